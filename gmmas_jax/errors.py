@@ -1,0 +1,9 @@
+"""The one exception for a mistake that the user can mend."""
+
+
+class UserError(Exception):
+    """A user's mistake, told in one message.
+
+    The message names the file or field, what was found, what was expected and what to do. The
+    command line prints it without a traceback and exits with code 2.
+    """
