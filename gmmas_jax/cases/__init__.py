@@ -1,1 +1,1 @@
-"""What a case is: sequences, labels, tasks, geometry, the manifest and the findings (NumPy only)."""
+"""What a case is: sequences, labels, tasks, geometry, manifest and findings (NumPy only)."""

@@ -9,8 +9,9 @@ from gmmas_jax.cases.case import Grid
 
 
 def to_canonical(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Permutes and flips the axes so that they run closest to left→right, posterior→anterior,
-    inferior→superior. Nothing is interpolated; an oblique volume stays oblique.
+    """Permutes and flips the axes into RAS order, as nearly as an oblique volume allows.
+
+    Nothing is interpolated: an oblique volume stays oblique.
 
     Args:
         array: [i j k ...], any dtype.
