@@ -1,4 +1,4 @@
-# make demo | test | lint | format. The environment is made on the first call.
+# make demo | test | test-fast | lint | format. The environment is made on the first call.
 PYTHON ?= python3.11
 VENV ?= .venv
 DEMO_OUT ?= gmmas-demo
@@ -9,16 +9,19 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test test-fast lint format clean
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.runtime  ## Synthetic patients -> training -> evaluation -> report, on this machine
 	$(BIN)/gmmas demo --out $(DEMO_OUT)
 
 test: $(VENV)/.dev  ## The whole test suite
 	$(BIN)/python -m pytest $(TEST_ARGS)
+
+test-fast: $(VENV)/.dev  ## The tests that neither train nor start processes
+	$(BIN)/python -m pytest $(TEST_ARGS) -m "not slow and not multiprocess"
 
 lint: $(VENV)/.dev  ## Formatting, lint and types
 	$(BIN)/ruff format --check .
