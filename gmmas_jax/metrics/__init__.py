@@ -1,0 +1,1 @@
+"""Evaluation metrics on the host: segmentation protocols, classification, calibration."""
