@@ -1,0 +1,1 @@
+"""Synthetic glioma patients in real human anatomy, in pure JAX."""
