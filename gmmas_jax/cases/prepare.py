@@ -123,6 +123,19 @@ def whole_volume(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return resample(image, shape)
 
 
+def whole_label(label: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Resizes a prepared label as `whole_volume` does the image.
+
+    Args:
+        label: uint8 [d h w].
+        shape: D, H, W.
+
+    Returns:
+        uint8 [D H W], the most probable class of each voxel.
+    """
+    return _resampled_label(label, shape, None)
+
+
 def _brain(case: Case) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
     """Returns the brain inside its box, bool, and the box."""
     mask = np.zeros(case.grid.shape, bool)
@@ -189,7 +202,9 @@ def _standardised(values: np.ndarray, brain: np.ndarray) -> np.ndarray:
     return np.where(brain, (values - inside.mean()) / deviation, 0.0).astype(np.float32)
 
 
-def _resampled_label(label: np.ndarray, shape: Sequence[int], zoom: Sequence[float]) -> np.ndarray:
+def _resampled_label(
+    label: np.ndarray, shape: Sequence[int], zoom: Sequence[float] | None
+) -> np.ndarray:
     best = resample(label == 0, shape, zoom=zoom)
     winner = np.zeros(tuple(shape), np.uint8)
     for code in range(1, len(LABELS)):
