@@ -1,11 +1,18 @@
-"""Where real cases lie, for the tests that look at them."""
+"""Real cases where they lie, and prepared cases made of noise."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from data_pipelines.prepared import PreparedCase, PreparedIndex, store_case, stored_facts
+from gmmas_jax.cases.case import Case, Grid
+from gmmas_jax.cases.sequences import SEQUENCES
+
 _BESIDE = Path(__file__).parents[2].parent / "shared" / "data"
+WHOLE = (6, 5, 4)
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +22,58 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real cases: {folder} is not there; set GMMAS_REAL_DATA to their folder")
     return folder
+
+
+def _case(
+    case_id: str,
+    *,
+    shape: tuple[int, int, int] = (12, 11, 10),
+    sequences: tuple[str, ...] = SEQUENCES,
+    labelled: bool = True,
+    tumour: bool = True,
+) -> Case:
+    """Returns a case of noise that fills its grid, with a small cube of each label code inside."""
+    generator = np.random.default_rng(list(case_id.encode()))
+    images = {
+        name: generator.normal(100, 10, shape).astype(np.float32).clip(50) for name in sequences
+    }
+    label = None
+    if labelled:
+        label = np.zeros(shape, np.uint8)
+        if tumour:
+            label[2:7, 2:7, 2:7] = 2
+            label[3:6, 3:6, 3:6] = 1
+            label[4, 4, 4] = 3
+    grid = Grid(shape, np.eye(4))
+    return Case(case_id, images, label, grid, grid)
+
+
+@pytest.fixture
+def make_case() -> Callable[..., Case]:
+    """Returns the function that makes a case."""
+    return _case
+
+
+@pytest.fixture
+def make_index(tmp_path: Path) -> Callable[..., PreparedIndex]:
+    """Returns a function that stores cases and returns their index."""
+
+    def make(*cases: Case, tasks: dict[str, dict[str, str]] | None = None) -> PreparedIndex:
+        entries = []
+        for case in cases:
+            store_case(case, tmp_path / case.case_id, spacing_mm=1.0, whole=WHOLE)
+            facts = stored_facts(tmp_path / case.case_id)
+            assert facts is not None
+            entries.append(
+                PreparedCase(
+                    case_id=case.case_id,
+                    patient_id=case.case_id,
+                    split="train",
+                    folder=case.case_id,
+                    tasks=(tasks or {}).get(case.case_id, {}),
+                    **facts,
+                )
+            )
+        return PreparedIndex(tmp_path, 1.0, WHOLE, tuple(entries))
+
+    return make
