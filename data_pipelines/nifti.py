@@ -107,7 +107,8 @@ def _read(path: Path, notes: list[str] | None) -> tuple[np.ndarray, Grid]:
     _check_name(path)
     noticed: list[str] = []
     try:
-        with _opened(path) as stream:
+        # What is not finite is refused in words below, not warned about on the way.
+        with _opened(path) as stream, np.errstate(all="ignore"):
             header = read_header(path, stream)
             shape = header_shape(path, header)
             grid = header_grid(path, header, shape, noticed)
@@ -124,7 +125,8 @@ def _read(path: Path, notes: list[str] | None) -> tuple[np.ndarray, Grid]:
             f"{path}: cannot be read ({error.strerror or error}); expected a readable NIfTI file. "
             "Check the path and its permissions."
         ) from error
-    array = _scaled(path, array, header)
+    with np.errstate(all="ignore"):
+        array = _scaled(path, array, header)
     if not np.issubdtype(array.dtype, np.integer):
         finite = np.isfinite(array)
         if not finite.all():

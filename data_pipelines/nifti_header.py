@@ -95,7 +95,7 @@ def header_dtype(path: Path, header: Any) -> np.dtype:
     """
     try:
         dtype: np.dtype | None = header.get_data_dtype()
-    except HeaderDataError:
+    except (HeaderDataError, KeyError):
         dtype = None
     if dtype is None or dtype.kind not in "iuf" or dtype.itemsize > 8:
         code = int(header["datatype"])

@@ -67,7 +67,7 @@ def resample(
     Both grids have the same centre. Without a zoom they also have the same extent, voxel edges
     aligned with voxel edges (as `scipy.ndimage.zoom(grid_mode=True)`). Where the result is
     coarser, the triangle of linear interpolation is widened to the new spacing, as in
-    `jax.image.resize(antialias=True)`. Beyond the edge the outermost weights are renormalised.
+    `jax.image.resize(antialias=True)`. Beyond the outermost centres the edge's value goes on.
 
     Args:
         array: [d h w ...], real.

@@ -1,6 +1,6 @@
 """Tumour labels, the regions made of them, and the conventions in which files hold them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -171,8 +171,8 @@ def _integer_codes(array: np.ndarray, source: str) -> np.ndarray:
     return array.astype(np.uint8)
 
 
-def _listing(values: object) -> str:
-    numbers = sorted(float(value) for value in values)  # type: ignore[attr-defined]
+def _listing(values: Iterable[float]) -> str:
+    numbers = sorted(map(float, values))
     text = ", ".join(f"{value:g}" for value in numbers[:8])
     return "{" + text + (", …" if len(numbers) > 8 else "") + "}"
 

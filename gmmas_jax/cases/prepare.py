@@ -16,6 +16,9 @@ _CLEARLY = 0.01
 """Share of a sequence's 99th percentile above which a voxel counts as tissue: interpolation leaves
 values of a few per mille of either sign around a skull-stripped brain."""
 
+_SPECK = 0.01
+"""Share of the largest piece of tissue below which a separate piece is no part of the brain."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -55,8 +58,8 @@ class Prepared:
 def prepare(case: Case, *, spacing_mm: float) -> Prepared:
     """Crops a case to the brain, resamples it and standardises each sequence.
 
-    The brain is where any sequence is clearly non-zero, holes filled, and specks apart from the
-    largest piece left out: a skull-stripped exam is expected. Each sequence gets mean 0 and
+    The brain is where any sequence is clearly non-zero, holes filled and separate specks left out:
+    a skull-stripped exam is expected. Each sequence gets mean 0 and
     standard deviation 1 over the brain (both in float64).
 
     Args:
@@ -154,16 +157,12 @@ def _brain(case: Case) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
     box = _bounds(mask)
     pieces, count = ndimage.label(mask[box])
     if count > 1:
-        largest = int(np.argmax(np.bincount(pieces.ravel())[1:])) + 1
-        mask = pieces == largest
-        inner = _bounds(mask)
-        x, y, z = (
-            slice(o.start + i.start, o.start + i.stop) for o, i in zip(box, inner, strict=True)
-        )
-        mask, box = mask[inner], (x, y, z)
-    else:
-        mask = mask[box]
-    return _filled(mask), box
+        sizes = np.bincount(pieces.ravel())
+        sizes[0] = 0
+        kept = np.zeros_like(mask)
+        kept[box] = (sizes >= _SPECK * sizes.max())[pieces]
+        mask, box = kept, _bounds(kept)
+    return _filled(mask[box]), box
 
 
 def _bounds(mask: np.ndarray) -> tuple[slice, slice, slice]:
