@@ -1,0 +1,203 @@
+"""Batches hold what the prepared cases hold, and depend on seed and step alone."""
+
+from itertools import chain, islice
+
+import jax
+import numpy as np
+import pytest
+
+from data_pipelines.pipeline import evaluation_cases, train_batches
+from gmmas_jax.cases.sequences import presence
+from gmmas_jax.errors import UserError
+
+PATCH = (8, 8, 8)
+TASKS = ("idh", "grade")
+SETTINGS = {
+    "seed": 7,
+    "batch_size": 4,
+    "patch": PATCH,
+    "foreground": 0.5,
+    "sequence_drop": "uniform",
+    "tasks": TASKS,
+}
+
+
+@pytest.fixture
+def index(make_index, make_case):
+    return make_index(
+        make_case("a"),
+        make_case("small", shape=(9, 6, 10)),
+        make_case("unlabelled", labelled=False),
+        make_case("healthy", tumour=False),
+        make_case("two", sequences=("t1c", "t2f")),
+        tasks={"a": {"idh": "mutant", "grade": "4"}, "two": {"grade": "2"}},
+    )
+
+
+def take(index, steps: int, **changes):
+    return list(islice(train_batches(index, **SETTINGS | changes), steps))
+
+
+def assert_same(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def examples(batches):
+    """Yields one dict of unbatched arrays per example."""
+    for batch in batches:
+        for i in range(len(batch["case_index"])):
+            yield jax.tree.map(lambda array, i=i: array[i], batch)
+
+
+def voxels(box: np.ndarray, shape) -> tuple[slice, ...]:
+    """Returns the voxels of a box in fractions."""
+    corners = np.rint(box * np.array(shape)).astype(int)
+    return tuple(slice(low, high) for low, high in corners.T)
+
+
+def test_shapes_and_dtypes_are_those_of_a_batch(index):
+    batch = take(index, 1)[0]
+    kinds = jax.tree.map(lambda array: (array.dtype.name, array.shape), batch)
+    assert kinds == {
+        "image": ("float32", (4, 8, 8, 8, 4)),
+        "present": ("float32", (4, 4)),
+        "whole": ("float32", (4, 6, 5, 4, 4)),
+        "box": ("float32", (4, 2, 3)),
+        "label": ("int32", (4, 8, 8, 8)),
+        "whole_label": ("int32", (4, 6, 5, 4)),
+        "label_valid": ("float32", (4,)),
+        "targets": {"idh": ("float32", (4, 2)), "grade": ("float32", (4, 3))},
+        "target_valid": {"idh": ("float32", (4,)), "grade": ("float32", (4,))},
+        "case_index": ("int32", (4,)),
+    }
+
+
+def test_the_stream_does_not_depend_on_hosts_or_workers(index):
+    one = take(index, 4, workers=1)
+    halves = [take(index, 4, process_index=i, process_count=2, workers=3) for i in (0, 1)]
+    for whole, *parts in zip(one, *halves, strict=True):
+        assert_same(whole, jax.tree.map(lambda *p: np.concatenate(p), *parts))
+
+
+def test_resuming_goes_on_bitwise(index):
+    for expected, found in zip(take(index, 5)[3:], take(index, 2, start_step=3), strict=True):
+        assert_same(expected, found)
+
+
+def test_an_example_seen_again_in_a_later_epoch_is_drawn_anew(index):
+    boxes = [
+        tuple(example["box"].ravel().tolist())
+        for example in examples(take(index, 10, foreground=0.0))
+        if example["case_index"] == 0
+    ]
+    assert len(boxes) == 8
+    assert len(set(boxes)) > 4
+
+
+def test_a_patch_is_a_slice_of_its_case(index):
+    seen = set()
+    for example in examples(take(index, 15)):
+        position = int(example["case_index"])
+        arrays = index.open(position)
+        shape = arrays.image.shape[:3]
+        if index.cases[position].case_id == "small":
+            continue
+        seen.add(position)
+        where = voxels(example["box"], shape)
+        assert [side.stop - side.start for side in where] == list(PATCH)
+        shown = example["present"] > 0
+        assert (example["present"] <= arrays.present).all()
+        np.testing.assert_array_equal(
+            example["image"], np.where(shown, arrays.image[where].astype(np.float32), 0)
+        )
+        np.testing.assert_array_equal(
+            example["whole"], np.where(shown, arrays.whole.astype(np.float32), 0)
+        )
+        labelled = arrays.label is not None
+        assert example["label_valid"] == labelled
+        expected = arrays.label[where] if labelled else np.zeros(PATCH)
+        np.testing.assert_array_equal(example["label"], expected)
+        expected = arrays.whole_label if labelled else np.zeros(index.whole)
+        np.testing.assert_array_equal(example["whole_label"], expected)
+    assert seen == {0, 2, 3, 4}
+
+
+def test_a_case_that_is_smaller_than_the_patch_lies_in_zeros(index):
+    batches = take(index, 15, sequence_drop="none")
+    found = [e for e in examples(batches) if index.cases[e["case_index"]].case_id == "small"]
+    arrays = index.open(1)
+    assert arrays.image.shape[:3] == (9, 6, 10)
+    assert found
+    for example in found:
+        where = voxels(example["box"], (9, 6, 10))
+        assert (where[1].start, where[1].stop) == (-1, 7)
+        np.testing.assert_array_equal(
+            example["image"][:, 1:7], arrays.image[where[0], :, where[2]].astype(np.float32)
+        )
+        np.testing.assert_array_equal(example["label"][:, 1:7], arrays.label[where[0], :, where[2]])
+        for array in (example["image"], example["label"]):
+            assert not array[:, [0, 7]].any()
+
+
+def test_foreground_one_centres_every_labelled_patch_on_tumour(index):
+    with_tumour = {0, 1, 4}
+    for example in examples(take(index, 10, foreground=1.0)):
+        if int(example["case_index"]) in with_tumour:
+            assert (example["label"][3:6, 3:6, 3:6] > 0).any()
+
+
+def test_targets_are_one_hot_and_unknown_is_not_class_zero(index):
+    known = {"a": ([0, 1], [0, 0, 1]), "two": ([0, 0], [1, 0, 0])}
+    for example in examples(take(index, 3)):
+        idh, grade = known.get(index.cases[example["case_index"]].case_id, ([0, 0], [0, 0, 0]))
+        assert example["targets"]["idh"].tolist() == idh
+        assert example["targets"]["grade"].tolist() == grade
+        assert example["target_valid"]["idh"] == sum(idh)
+        assert example["target_valid"]["grade"] == sum(grade)
+
+
+def test_sequences_that_are_not_shown_are_plain_zero(index):
+    for example in examples(take(index, 10)):
+        hidden = example["present"] == 0
+        for name in ("image", "whole"):
+            values = example[name][..., hidden]
+            assert not values.any()
+            assert not np.signbit(values).any()
+
+
+def test_evaluation_yields_every_case_once_and_whole(index):
+    shares = [
+        list(evaluation_cases(index, tasks=TASKS, process_index=i, process_count=2)) for i in (0, 1)
+    ]
+    batches = sorted(chain(*shares), key=lambda batch: batch["case_index"].item())
+    assert [batch["case_index"].item() for batch in batches] == [0, 1, 2, 3, 4]
+    for position, batch in enumerate(batches):
+        arrays = index.open(position)
+        np.testing.assert_array_equal(batch["image"][0], arrays.image.astype(np.float32))
+        np.testing.assert_array_equal(batch["present"][0], arrays.present)
+        np.testing.assert_array_equal(batch["box"][0], [[0, 0, 0], [1, 1, 1]])
+        assert batch["label"].shape == (1, *arrays.image.shape[:3])
+        assert batch["label_valid"].tolist() == [arrays.label is not None]
+    np.testing.assert_array_equal(batches[4]["present"][0], presence(["t1c", "t2f"]))
+    assert batches[0]["targets"]["idh"].tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"foreground": 1.5}, "data.foreground is 1.5"),
+        ({"sequence_drop": "some"}, "data.sequence_drop is 'some'"),
+        ({"patch": (8, 8)}, r"data.patch is \(8, 8\)"),
+        ({"tasks": ("idh", "mood")}, "'mood' is unknown"),
+        ({"batch_size": 3, "process_count": 2}, "data.batch_size is 3"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(index, change, told):
+    with pytest.raises(UserError, match=told):
+        train_batches(index, **SETTINGS | change)
+
+
+def test_an_empty_split_is_refused(index):
+    with pytest.raises(UserError, match="no case to train on"):
+        train_batches(index.select("test"), **SETTINGS)
