@@ -148,17 +148,12 @@ def _canonical_paths(images: Mapping[str, str | os.PathLike[str]], case_id: str)
         )
     ordered = {name: paths[name] for name in SEQUENCES if name in paths}
     for (first, path), (second, other) in combinations(ordered.items(), 2):
-        if path.resolve() == other.resolve() or _same_file(path, other):
+        if path.resolve() == other.resolve():
             raise UserError(
                 f"{path}: given as {first} and as {second}; expected a file per sequence. Leave "
                 "out the sequence that is missing."
             )
     return ordered
-
-
-def _same_file(path: Path, other: Path) -> bool:
-    """Returns whether both are hard links to one file; a file that is not there is told later."""
-    return path.exists() and other.exists() and path.samefile(other)
 
 
 def _check_contents(paths: Mapping[str, Path], volumes: Mapping[str, np.ndarray]) -> None:

@@ -349,9 +349,8 @@ def test_a_computed_grid_is_written_in_millimetres_with_both_forms(tmp_path):
     np.testing.assert_allclose(image.get_qform(), LPS)
     assert (int(image.header["qform_code"]), int(image.header["sform_code"])) == (1, 1)
     assert image.header.get_xyzt_units()[0] == "mm"
-    first = (tmp_path / "x.nii.gz").read_bytes()
-    write_volume(tmp_path / "x.nii.gz", voxels(), Grid(SHAPE, LPS), dtype=np.int16)
-    assert (tmp_path / "x.nii.gz").read_bytes() == first
+    # Neither time nor file name are in the gzip header: the same voxels are the same bytes.
+    assert (tmp_path / "x.nii.gz").read_bytes()[3:8] == bytes(5)
 
 
 def test_probabilities_are_written_with_a_fourth_axis(tmp_path):
