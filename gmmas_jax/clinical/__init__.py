@@ -1,0 +1,1 @@
+"""From predictions to what a physician reads: diagnosis, volumes, findings, pictures, reports."""
