@@ -71,7 +71,8 @@ class Objective:
 
         Returns:
             loss: Scalar float32.
-            metrics: loss/<term>, dice/<label or region> (soft), accuracy/<task>.
+            metrics: loss/<term>, dice/<label or region> (soft), accuracy/<task>,
+                log_variance/<term>.
         """
         counts = self.counts(batch) if counts is None else counts
         totals, metrics = self._segment(outputs, batch)
@@ -89,6 +90,9 @@ class Objective:
             name: total / jnp.maximum(counts[labelled_as[name]], 1.0)
             for name, total in totals.items()
         }
+        part = jnp.asarray(share, jnp.float32)
+        for name, value in params["log_variance"].items():
+            metrics[f"log_variance/{name}"] = (part * value, part)
         return self._combine(params, losses, counts, share), metrics
 
     def _terms(self) -> tuple[str, ...]:
