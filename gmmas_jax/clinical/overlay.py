@@ -29,7 +29,7 @@ from gmmas_jax.clinical.views import (
 from gmmas_jax.clinical.wording import LABEL_COLOURS, LABEL_TITLES, SEQUENCE_TITLES
 
 BACKGROUND = "#000000"
-_INK = "#d7dde4"
+INK = "#d7dde4"
 _FAINT = "#7d8894"
 # Large areas first, so that where two outlines share an edge the smaller, inner label's shows.
 _DRAWING_ORDER = ("ED", "RC", "ET", "NCR")
@@ -108,7 +108,7 @@ def overlay_png(
             else:
                 _draw_absent(axes, scene, plane)
             if row == 0:
-                axes.set_title(SEQUENCE_TITLES[name], color=_INK, fontsize=12, pad=6)
+                axes.set_title(SEQUENCE_TITLES[name], color=INK, fontsize=12, pad=6)
             if number == 0:
                 axes.set_ylabel(
                     describe_slice(scene, plane, shape).replace(", ", "\n"),
@@ -116,7 +116,7 @@ def overlay_png(
                     fontsize=8,
                     labelpad=6,
                 )
-    figure.text(0.5 / width, 1 - 0.22 / height, title, color=_INK, fontsize=13, va="center")
+    figure.text(0.5 / width, 1 - 0.22 / height, title, color=INK, fontsize=13, va="center")
     _draw_legend(figure, label, y=0.42 / height)
     figure.text(
         0.5,
@@ -128,7 +128,7 @@ def overlay_png(
         ha="center",
         va="center",
     )
-    return _png(figure, dpi)
+    return png(figure, dpi)
 
 
 def draw_panels(
@@ -171,7 +171,7 @@ def draw_panels(
                     window=windows[name],
                     scale=_PANEL_SCALE / pixels,
                 )
-                image = _png(figure, pixels)
+                image = png(figure, pixels)
             panels.append(Panel(name, plane, outlined, describe_slice(scene, plane, shape), image))
     return panels
 
@@ -216,7 +216,7 @@ def draw_slice(
     _frame(axes)
     for x, side, letter in zip((0.03, 0.97), ("left", "right"), EDGE_LETTERS[plane], strict=True):
         axes.text(
-            x, 0.5, letter, transform=axes.transAxes, color=_INK, fontsize=9 * scale, ha=side,
+            x, 0.5, letter, transform=axes.transAxes, color=INK, fontsize=9 * scale, ha=side,
             va="center", path_effects=[withStroke(linewidth=2 * scale, foreground=BACKGROUND)],
         )  # fmt: skip
 
@@ -273,7 +273,7 @@ def _draw_legend(figure: Figure, label: np.ndarray | None, *, y: float) -> None:
     """Names the labels that occur, or says that there are none."""
     present = label_names(label)
     if not present:
-        figure.text(0.5, y, "no tumour outlined", color=_INK, fontsize=10, ha="center", va="center")
+        figure.text(0.5, y, "no tumour outlined", color=INK, fontsize=10, ha="center", va="center")
         return
     figure.legend(
         handles=[
@@ -284,7 +284,7 @@ def _draw_legend(figure: Figure, label: np.ndarray | None, *, y: float) -> None:
         bbox_to_anchor=(0.5, y),
         ncols=len(present),
         frameon=False,
-        labelcolor=_INK,
+        labelcolor=INK,
         fontsize=10,
     )
 
@@ -296,7 +296,8 @@ def label_names(label: np.ndarray | None) -> list[str]:
     return [n for n in ("ED", "ET", "NCR", "RC") if (label == LABELS.index(n)).any()]
 
 
-def _png(figure: Figure, dpi: int) -> bytes:
+def png(figure: Figure, dpi: int) -> bytes:
+    """Returns a figure as PNG bytes, the same for the same figure."""
     buffer = io.BytesIO()
     # No software name and date: the same case gives the same bytes.
     figure.savefig(

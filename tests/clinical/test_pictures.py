@@ -77,7 +77,9 @@ def test_radiological_convention():
 def test_pictures_keep_the_physical_proportions():
     images, label = _case()
     scene = views.make_scene(images, label, spacing=SPACING)
+    # 24 voxels of brain and a margin of 6 mm on both sides, as far as the volume reaches.
     width, height = views.size_mm(scene, "coronal")
+    assert (width, height) == (30.0, 48.0)
     panel = next(
         p for p in overlay.draw_panels(images, label, spacing=SPACING, pixels=100)
         if p.plane == "coronal" and p.image
