@@ -73,10 +73,19 @@ class Objective:
             loss: Scalar float32.
             metrics: loss/<term>, dice/<label or region> (soft), accuracy/<task>,
                 log_variance/<term>.
+
+        Raises:
+            UserError: While tracing, if the network lacks a head for one of the tasks, or does not
+                have as many lower-resolution outputs as there are `deep_weights`.
         """
         counts = self.counts(batch) if counts is None else counts
         totals, metrics = self._segment(outputs, batch)
         for task in self.tasks:
+            if task not in outputs["tasks"]:
+                raise UserError(
+                    f"objective.tasks names {task!r}, but the network has heads for "
+                    f"{', '.join(outputs['tasks']) or 'no task'}. Name the same tasks in both."
+                )
             logits, targets = outputs["tasks"][task], batch["targets"][task]
             valid = batch["target_valid"][task]
             count = jnp.sum(valid > 0, dtype=jnp.float32)

@@ -118,6 +118,8 @@ class Checkpoints:
                     f"{where} has no item {name!r}: train.ema_decay was off when it was written "
                     "and is on now. Set it to none, or begin in another folder."
                 )
+            if saved[name] is None:
+                raise UserError(f"{where / name} cannot be read. {_remedy(where)}")
             _check_tree(where / name, saved[name], tree)
         loaded = self._load(where, wanted)
         if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(loaded)):
@@ -134,7 +136,7 @@ class Checkpoints:
         try:
             return dict(self._checkpointer.load_checkpointables(int(where.name), wanted))
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{where} cannot be read: {error} {_remedy(where)}") from error
+            raise UserError(f"{where} cannot be read: {error}. {_remedy(where)}") from error
 
 
 def preempted(step: int) -> bool:
@@ -229,7 +231,7 @@ def _check_tree(where: Path, saved: Any, wanted: Any) -> None:
     if theirs == ours:
         return
     lines = [
-        f"{name} is {theirs.get(name, 'absent')} there and {ours.get(name, 'absent')} here"
+        f"{name} was {theirs.get(name, 'absent')} and is {ours.get(name, 'absent')}"
         for name in sorted(theirs.keys() | ours.keys())
         if theirs.get(name) != ours.get(name)
     ]

@@ -50,7 +50,8 @@ class JsonLinesWriter:
         self._path = Path(path)
         if self._path.exists():
             _keep_until(self._path, start_step)
-        self._file = self._path.open("a", encoding="utf-8")
+        # Line by line, for those who watch the file.
+        self._file = self._path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """See `Writer`."""

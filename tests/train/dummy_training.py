@@ -1,10 +1,9 @@
 """A training run in miniature: network, batches and config, in this process or in one of its own.
 
-As a program: `python dummy_training.py '{"workdir": …, "devices": 1, "mode": "none", …}'`.
+As a program: `python dummy_training.py '{"runs": [{"workdir": …, "config": {…}}], "devices": 8}'`.
 """
 
 import json
-import os
 import sys
 import time
 
@@ -21,6 +20,7 @@ class DummyNet(nn.Module):
 
     width: int = 8
     batch_norm: bool = False
+    dropout: float = 0.2
 
     @nn.compact
     def __call__(self, image, present, whole, box, *, train):
@@ -28,7 +28,7 @@ class DummyNet(nn.Module):
         features = encoder(image * present[:, None, None, None, :])
         if self.batch_norm:
             features = nn.BatchNorm(use_running_average=not train, name="norm")(features)
-        features = nn.Dropout(0.2, deterministic=not train)(nn.relu(features))
+        features = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(features))
         coarse = nn.relu(encoder(whole * present[:, None, None, None, :]))
         pooled = features.mean((1, 2, 3)) + coarse.mean((1, 2, 3)) + box.mean((1, 2))[:, None]
         return {
@@ -147,7 +147,7 @@ def train(config, workdir, *, poisoned=(), stop_after=None, pause=0.0, **argumen
 
 
 def main():
-    """Runs what the first argument says and prints how it ended."""
+    """Runs what the first argument says and prints how each run ended."""
     request = json.loads(sys.argv[1])
     import jax
 
@@ -156,14 +156,14 @@ def main():
     from gmmas_jax.train import distributed
 
     distributed.initialize(request.get("mode", "none"))
-    result = train(
-        make_config(**request.get("config", {})), request["workdir"], pause=request.get("pause", 0)
-    )
-    if jax.process_index() == 0:
-        heavy = sorted({"tensorflow", "torch", "flax.nnx", "nibabel"} & set(sys.modules))
-        print(json.dumps({"step": result.step, "preempted": result.preempted, "heavy": heavy}))
+    for run in request["runs"]:
+        config = make_config(**run["config"])
+        result = train(config, run["workdir"], pause=request.get("pause", 0))
+        if jax.process_index() == 0:
+            heavy = sorted({"tensorflow", "torch", "flax.nnx", "nibabel"} & set(sys.modules))
+            ended = {"step": result.step, "preempted": result.preempted, "heavy": heavy}
+            print(json.dumps(ended), flush=True)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.getcwd())
     main()
