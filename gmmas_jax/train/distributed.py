@@ -3,8 +3,10 @@
 Call `initialize` before anything asks JAX for a device.
 """
 
+import importlib.util
 import os
 import socket
+from pathlib import Path
 
 import jax
 
@@ -13,12 +15,13 @@ from gmmas_jax.errors import UserError
 MODES = ("auto", "none", "local")
 
 _CLUSTER_VARIABLES = (
-    "TPU_WORKER_HOSTNAMES",  # TPU VM
+    "TPU_WORKER_HOSTNAMES",  # TPU on Kubernetes
     "MEGASCALE_COORDINATOR_ADDRESS",  # TPU, several slices
     "SLURM_STEP_NODELIST",  # inside `srun`, not in the batch script around it
-    "OMPI_COMM_WORLD_SIZE",  # Open MPI
+    "OMPI_MCA_orte_hnp_uri",  # Open MPI
     "JOB_COMPLETION_INDEX",  # a Kubernetes indexed job
 )
+_TPU_DEVICES = ("/dev/accel0", "/dev/vfio/0")
 
 
 def initialize(mode: str = "auto") -> None:
@@ -46,7 +49,7 @@ def initialize(mode: str = "auto") -> None:
             _integer("JAX_NUM_PROCESSES"),
             _integer("JAX_PROCESS_ID"),
         )
-    elif mode == "auto" and any(name in os.environ for name in _CLUSTER_VARIABLES):
+    elif mode == "auto" and _in_cluster():
         jax.distributed.initialize()
     else:
         address = f"127.0.0.1:{_free_port()}"
@@ -71,6 +74,13 @@ def use_compilation_cache(directory: str) -> None:
         directory: A folder that nobody else can write to: what lies there is executed.
     """
     jax.config.update("jax_compilation_cache_dir", directory)
+
+
+def _in_cluster() -> bool:
+    # A TPU VM says nothing in its environment. Taken for a lone machine, each worker of a pod
+    # would train by itself.
+    tpu = importlib.util.find_spec("libtpu") and any(Path(name).exists() for name in _TPU_DEVICES)
+    return bool(tpu) or any(name in os.environ for name in _CLUSTER_VARIABLES)
 
 
 def _integer(variable: str) -> int:
