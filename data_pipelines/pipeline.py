@@ -4,6 +4,7 @@ Here is what picks voxels: where a patch lies, which sequences it shows. What tr
 (flips, noise, contrast) runs on the accelerator and is not here.
 """
 
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -119,7 +120,23 @@ def train_batches(
     )
     examples = order.map(load, num_parallel_calls=workers, deterministic=True)
     batches = examples.batch(batch_size // process_count, drop_remainder=True).prefetch(_PREFETCH)
-    return batches.with_options(_options(workers)).as_numpy_iterator()
+    return _Batches(batches.with_options(_options(workers)))
+
+
+class _Batches(Iterator[Batch]):
+    """The batches of a data set as NumPy arrays; ends its threads before the interpreter ends.
+
+    They call back into Python: left running, they and the interpreter's end wait for each other.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset) -> None:
+        held = [dataset.as_numpy_iterator()]
+        self._held = held
+        # Runs when this object goes, and at the latest on leaving Python.
+        weakref.finalize(self, held.clear)
+
+    def __next__(self) -> Batch:
+        return next(self._held[0])
 
 
 def evaluation_cases(

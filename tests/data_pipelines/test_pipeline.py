@@ -1,5 +1,7 @@
 """Batches hold what the prepared cases hold, and depend on seed and step alone."""
 
+import subprocess
+import sys
 from itertools import chain, islice
 
 import jax
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.pipeline import evaluation_cases, train_batches
+from data_pipelines.prepared import write_index
 from gmmas_jax.cases.sequences import presence
 from gmmas_jax.errors import UserError
 
@@ -201,3 +204,25 @@ def test_settings_that_do_not_fit_are_named(index, change, told):
 def test_an_empty_split_is_refused(index):
     with pytest.raises(UserError, match="no case to train on"):
         train_batches(index.select("test"), **SETTINGS)
+
+
+LEAVE_WHILE_READING = """
+import sys
+from pathlib import Path
+from data_pipelines.pipeline import train_batches
+from data_pipelines.prepared import read_index
+
+batches = train_batches(
+    read_index(Path(sys.argv[1])), seed=0, batch_size=8, patch=(64, 64, 64), foreground=0.0,
+    sequence_drop="none", tasks=(),
+)
+next(batches)
+sys.exit(7)
+"""
+
+
+@pytest.mark.multiprocess
+def test_a_process_can_end_while_batches_are_being_read(index):
+    write_index(index.root, index.cases, spacing_mm=1.0, whole=index.whole, files={})
+    command = [sys.executable, "-c", LEAVE_WHILE_READING, str(index.root)]
+    assert subprocess.run(command, check=False, timeout=120).returncode == 7
