@@ -21,6 +21,8 @@ from gmmas_jax.train.state import TrainState
 
 Meta = dict[str, Any]
 
+_UNREADABLE = (OSError, ValueError, KeyError)
+
 
 class Checkpoints:
     """The checkpoints of one run. Use as a context manager: leaving waits for unfinished writes."""
@@ -111,21 +113,16 @@ class Checkpoints:
         meta = self._load(where, {"meta": None})["meta"]
         _check_model(where, meta["config"]["model"], model)
         wanted = _items(abstract)
-        saved = self._checkpointer.checkpointables_metadata(step).metadata
         for name, tree in wanted.items():
-            if name not in saved:
+            if not (where / name).exists():
                 raise UserError(
                     f"{where} has no item {name!r}: train.ema_decay was off when it was written "
                     "and is on now. Set it to none, or begin in another folder."
                 )
-            if saved[name] is None:
-                raise UserError(f"{where / name} cannot be read. {_remedy(where)}")
-            _check_tree(where / name, saved[name], tree)
+            _check_tree(where / name, _metadata(where, name), tree)
         loaded = self._load(where, wanted)
         if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(loaded)):
-            raise UserError(
-                f"{where} is incomplete: some arrays could not be read. {_remedy(where)}"
-            )
+            raise _unreadable(where, ValueError("some of its arrays are missing"))
         return _state(loaded), meta
 
     def close(self) -> None:
@@ -135,8 +132,8 @@ class Checkpoints:
     def _load(self, where: Path, wanted: dict[str, Any]) -> dict[str, Any]:
         try:
             return dict(self._checkpointer.load_checkpointables(int(where.name), wanted))
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{where} cannot be read: {error}. {_remedy(where)}") from error
+        except _UNREADABLE as error:
+            raise _unreadable(where, error) from error
 
 
 def preempted(step: int) -> bool:
@@ -189,15 +186,18 @@ def load_for_inference(directory: str | Path, step: int | None = None) -> tuple[
         )
     where = root / str(steps[-1] if step is None else step)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    saved = ocp.checkpointables_metadata(where).metadata
     wanted = {
         name: jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), saved[name]
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            _metadata(where, name),
         )
         for name in ("params", "ema")
-        if name in saved
+        if (where / name).exists()
     }
-    loaded = ocp.load_checkpointables(where, wanted | {"meta": None})
+    try:
+        loaded = ocp.load_checkpointables(where, wanted | {"meta": None})
+    except _UNREADABLE as error:
+        raise _unreadable(where, error) from error
     params, statistics = loaded["params"]["params"]["model"], loaded["params"]["batch_stats"]
     variables = {"params": loaded.get("ema", params)}
     if statistics:
@@ -261,5 +261,20 @@ def _flat(section: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return flat
 
 
-def _remedy(where: Path) -> str:
-    return f"Remove that folder to continue from the checkpoint before it in {where.parent}."
+def _metadata(where: Path, name: str) -> Any:
+    """Returns the shapes that an item of a checkpoint holds, as a tree."""
+    tree = ocp.metadata(where, checkpointable_name=name).metadata
+    if tree is None:
+        # Orbax has logged why.
+        raise _unreadable(where / name, ValueError("its description is damaged"))
+    return tree
+
+
+def _unreadable(where: Path, error: Exception) -> UserError:
+    folder = where if where.name.isdigit() else where.parent
+    # The first line: the rest is the storage library's own specification.
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(
+        f"{where} cannot be read: {reason[:300]}. Remove {folder} to continue from the checkpoint "
+        "before it, if there is one."
+    )
