@@ -143,6 +143,29 @@ def average_pool(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32).mean(axis=(1, 2, 3))
 
 
+@jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-    """Maximum over the volume: [b d h w c] to [b c] f32."""
+    """Maximum over the volume: [b d h w c] to [b c] f32.
+
+    The gradient goes to every voxel that equals the maximum up to the rounding of its dtype.
+    JAX's own compares exactly, and divides by the number of voxels found: none, if XLA fuses
+    the computation of `x` into the comparison and rounds it differently there. Gradients then
+    are infinite (seen on CPUs).
+    """
     return x.max(axis=(1, 2, 3)).astype(jnp.float32)
+
+
+def _max_pool_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    maximum = x.max(axis=(1, 2, 3))
+    return maximum.astype(jnp.float32), (x, maximum)
+
+
+def _max_pool_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
+    x, maximum = kept
+    threshold = maximum - jnp.finfo(x.dtype).eps * jnp.abs(maximum)
+    reached = x >= over_voxels(threshold)
+    count = jnp.maximum(reached.sum(axis=(1, 2, 3)), 1)
+    return (jnp.where(reached, over_voxels(gradient / count), 0.0).astype(x.dtype),)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)

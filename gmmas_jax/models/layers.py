@@ -16,8 +16,8 @@ from gmmas_jax.errors import UserError
 from gmmas_jax.models.conv import Conv, conv3d
 from gmmas_jax.models.options import LayerOptions
 
-# Both initialisers draw a flat array, the same numbers as any other shape would get: XLA compiles
-# the generator for five axes eight times more slowly on a CPU, and a network has 200 kernels.
+# Both initialisers draw a flat array and reshape it: on a CPU, XLA takes eight times as long to
+# compile the generator for five axes, and a network has 200 parameters to draw.
 Initializer = Callable[..., jax.Array]
 
 LEAKY_SLOPE = 0.01
