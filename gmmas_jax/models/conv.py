@@ -112,5 +112,5 @@ class Conv(nn.Module):
         )
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
-            x = x + bias.astype(self.dtype)
+            x = x + bias.astype(self.dtype)[None, None, None, None]
         return x
