@@ -18,7 +18,9 @@ from jax import lax
 Padding = Sequence[tuple[int, int]]
 
 
-def conv3d(x: jax.Array, kernel: jax.Array, *, strides: tuple[int, int, int], padding: Padding) -> jax.Array:
+def conv3d(
+    x: jax.Array, kernel: jax.Array, *, strides: tuple[int, int, int], padding: Padding
+) -> jax.Array:
     """Cross-correlates a volume with a kernel.
 
     Args:
@@ -41,7 +43,9 @@ def conv3d(x: jax.Array, kernel: jax.Array, *, strides: tuple[int, int, int], pa
     )
 
 
-def conv3d_native(x: jax.Array, kernel: jax.Array, *, strides: tuple[int, int, int], padding: Padding) -> jax.Array:
+def conv3d_native(
+    x: jax.Array, kernel: jax.Array, *, strides: tuple[int, int, int], padding: Padding
+) -> jax.Array:
     """`conv3d` as one call of XLA's convolution."""
     return lax.conv_general_dilated(
         x, kernel, strides, list(padding), dimension_numbers=("NDHWC", "DHWIO", "NDHWC")

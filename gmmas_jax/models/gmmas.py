@@ -18,7 +18,7 @@ from gmmas_jax.errors import UserError
 from gmmas_jax.models.decoders import Decoder
 from gmmas_jax.models.encoders import BackboneEncoder, PyramidEncoder
 from gmmas_jax.models.heads import Classifier, Tasks
-from gmmas_jax.models.layers import convolution, normalize_activate
+from gmmas_jax.models.layers import convolution, normalize_activate, over_voxels
 from gmmas_jax.models.options import (
     ClassifierOptions,
     EncoderOptions,
@@ -83,6 +83,7 @@ class GMMAS(nn.Module):
         global_alignment: 'crop' samples the global features where the patch lies; 'none' gives
             every patch those of the whole brain, as published.
         deep_supervision: Coarser levels of the decoder that give logits too.
+        detail_width: Of the decoder's `DetailHead`; 0 for the published linear head.
     """
 
     tasks: Tasks
@@ -94,12 +95,17 @@ class GMMAS(nn.Module):
     classifier_options: ClassifierOptions
     global_alignment: str
     deep_supervision: int
+    detail_width: int
 
     def setup(self) -> None:
         """Names the parts, and so the parameters."""
         self.encoder = BackboneEncoder(self.encoder_options, self.transformer_options, self.options)
         self.decoder = Decoder(
-            self.num_classes, self.encoder_options.stem_stride, self.deep_supervision, self.options
+            self.num_classes,
+            self.encoder_options.stem_stride,
+            self.deep_supervision,
+            self.options,
+            self.detail_width,
         )
         self.global_unet = GlobalUNet(self.global_options, self.num_classes, self.options)
         if self.tasks:
@@ -179,9 +185,12 @@ class GMMAS(nn.Module):
             self._align(level, box, tuple(size * 2**index for size in grid))
             for index, level in enumerate(features["levels"])
         )
+        image = jnp.where(over_voxels(present) > 0, image, 0.0)
         levels, bottleneck = self.encoder(image, present, middle, train)
-        _, logits, deep = self.decoder(bottleneck, levels, aligned, train)
-        pooled = self.classifier.pool(levels[-1], bottleneck) if self.tasks else {}
+        _, logits, deep = self.decoder(bottleneck, levels, aligned, train, image)
+        pooled = {}
+        if self.tasks:
+            pooled = self.classifier.pool(levels[-1], bottleneck, logits, image)
         return {
             "segmentation": logits,
             "segmentation_deep": deep,
@@ -229,6 +238,7 @@ def make_model(
     classifier: Mapping[str, Any],
     global_alignment: str,
     deep_supervision: int,
+    detail_width: int,
 ) -> GMMAS:
     """Builds the network from `config.model`, or from the same section of `config.json`.
 
@@ -242,6 +252,8 @@ def make_model(
         classifier: Fields of `ClassifierOptions`.
         global_alignment: 'crop' or 'none'.
         deep_supervision: Coarser levels of the decoder that give logits too.
+        detail_width: Channels per voxel of the head that reads intensities beside features; 0 for
+            the published linear head.
 
     Returns:
         The network, without parameters.
@@ -277,4 +289,5 @@ def make_model(
         ),
         global_alignment=global_alignment,
         deep_supervision=deep_supervision,
+        detail_width=detail_width,
     )

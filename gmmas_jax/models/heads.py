@@ -73,6 +73,40 @@ class TaskFeatures(nn.Module):
         }
 
 
+def tumour_evidence(logits: jax.Array, image: jax.Array) -> jax.Array:
+    """Measures the tumour that the network sees: size, composition, brightness and evenness.
+
+    The type of a glioma shows in such numbers (is there a ring, is its core bright on t2w and dark
+    on t2f), and they are learned from far fewer labels than a pattern of voxels is. No gradient
+    flows back into the segmentation.
+
+    Args:
+        logits: [b d h w k] segmentation, class 0 background.
+        image: [b d h w s] z-scores, absent sequences 0.
+
+    Returns:
+        [b 1 + (k - 1)·(1 + 2·s)] f32: logarithm of the tumour's share of the patch; per tumour
+        class its share of the tumour, and the mean and standard deviation of every sequence in it.
+    """
+    parts = jax.lax.stop_gradient(jax.nn.softmax(logits.astype(jnp.float32)))[..., 1:]
+    batch, classes = parts.shape[0], parts.shape[-1]
+    parts = parts.reshape(batch, -1, classes)
+    values = image.astype(jnp.float32).reshape(batch, -1, image.shape[-1])
+    size = parts.sum(axis=1)
+    tumour = size.sum(axis=-1, keepdims=True)
+    total = jnp.maximum(size, 1.0)[..., None]
+    mean = jnp.einsum("bnk,bns->bks", parts, values) / total
+    square = jnp.einsum("bnk,bns->bks", parts, jnp.square(values)) / total
+    deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-6)
+    numbers = (
+        jnp.log10(jnp.maximum(tumour / parts.shape[1], 1e-6)) + 2.0,  # about 0 at 1 %
+        size / jnp.maximum(tumour, 1.0),
+        mean.reshape(batch, -1),
+        deviation.reshape(batch, -1),
+    )
+    return jnp.concatenate(numbers, axis=-1)
+
+
 class TaskHead(nn.Module):
     """Dropout and a small perceptron in float32: pooled features to the logits of one task.
 
@@ -127,9 +161,15 @@ class Classifier(nn.Module):
             task: TaskHead(classes, self.classifier, self.options) for task, classes in self.tasks
         }
 
-    def pool(self, local: jax.Array, deep: jax.Array) -> dict[str, jax.Array]:
-        """Pools features of every task: see `TaskFeatures`."""
-        return self.features(local, deep)
+    def pool(
+        self, local: jax.Array, deep: jax.Array, logits: jax.Array, image: jax.Array
+    ) -> dict[str, jax.Array]:
+        """Pools features of every task: see `TaskFeatures` and, if chosen, `tumour_evidence`."""
+        pooled = self.features(local, deep)
+        if not self.classifier.evidence:
+            return pooled
+        evidence = tumour_evidence(logits, image)
+        return {task: jnp.concatenate([x, evidence], axis=-1) for task, x in pooled.items()}
 
     def classify(self, pooled: Mapping[str, jax.Array], train: bool) -> dict[str, jax.Array]:
         """Maps {task: [b c]} to logits {task: [b classes]} f32; dropout only in training."""

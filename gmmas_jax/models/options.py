@@ -163,6 +163,8 @@ class ClassifierOptions:
             affine map in the end), 'relu' or 'gelu'.
         padding: 'valid' (as published) or 'same', of the two spatial convolutions.
         dropout: Rate on the pooled features.
+        evidence: Whether the heads also read `heads.tumour_evidence`: what the network itself
+            segmented, measured (not in the published network).
     """
 
     local_width: int
@@ -172,6 +174,7 @@ class ClassifierOptions:
     activation: str
     padding: str
     dropout: float
+    evidence: bool
 
     def __post_init__(self) -> None:
         for name in ("activation", "padding"):

@@ -55,9 +55,11 @@ SMALL: dict[str, Any] = {
         "activation": "gelu",
         "padding": "same",
         "dropout": 0.2,
+        "evidence": False,
     },
     "global_alignment": "crop",
     "deep_supervision": 1,
+    "detail_width": 0,
 }
 
 Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
