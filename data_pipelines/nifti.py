@@ -63,7 +63,12 @@ def read_mask(
 
 
 def write_volume(
-    path: str | os.PathLike[str], array: np.ndarray, grid: Grid, *, dtype: type[np.generic]
+    path: str | os.PathLike[str],
+    array: np.ndarray,
+    grid: Grid,
+    *,
+    dtype: type[np.generic],
+    compression: int = 4,
 ) -> None:
     """Writes a volume atomically, in millimetres, with qform and sform.
 
@@ -75,6 +80,7 @@ def write_volume(
         array: [i j k] or [i j k c], in the axis order of the grid.
         grid: Where the voxels lie.
         dtype: What the file holds, without scaling.
+        compression: Level of gzip, 1 (fast) to 9 (small), for `.nii.gz`.
 
     Raises:
         UserError: If the file cannot be written.
@@ -98,7 +104,7 @@ def write_volume(
         header["pixdim"][:4] = grid.header["pixdim"]
     content = image.to_bytes()
     if path.name.endswith(".gz"):
-        content = gzip.compress(content, compresslevel=4, mtime=0)
+        content = gzip.compress(content, compresslevel=compression, mtime=0)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
