@@ -1,0 +1,213 @@
+"""What `gmmas predict` writes for a case."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gmmas_jax.cases.case import Case
+from gmmas_jax.cases.files import output_folder, write_bytes, write_json, write_text
+from gmmas_jax.cases.geometry import from_canonical
+from gmmas_jax.cases.labels import convert_back
+from gmmas_jax.cases.manifest import Row, read_manifest
+from gmmas_jax.cli.progress import CaseProgress
+from gmmas_jax.clinical.abstention import AbstentionRule
+from gmmas_jax.clinical.findings import build_findings
+from gmmas_jax.clinical.overlay import draw_panels, overlay_png
+from gmmas_jax.clinical.report import case_report
+from gmmas_jax.errors import UserError
+from gmmas_jax.inference.predictor import Prediction, Predictor
+
+SEGMENTATION = "seg.nii.gz"
+FINDINGS = "findings.json"
+REPORT = "report.html"
+OVERLAY = "overlay.png"
+PROBABILITIES = "probabilities.nii.gz"
+PROBABILITY_NAMES = "probabilities.json"
+
+
+def predict_folder(
+    folder: str | os.PathLike[str],
+    predictor: Predictor,
+    out: str | os.PathLike[str],
+    *,
+    channel_order: Sequence[str] | None = None,
+    probs: bool = False,
+    label_convention: str | None = None,
+) -> Path:
+    """Predicts the case in a folder; a mask that lies there is not read.
+
+    Args:
+        folder: As for `data_pipelines.readers.read_folder`.
+        predictor: The network.
+        out: Receives the results.
+        channel_order: As for `read_folder`.
+        probs: See `predict_case`.
+        label_convention: See `predict_case`.
+
+    Returns:
+        The folder of the results.
+
+    Raises:
+        UserError: If the case cannot be read or the results not written.
+    """
+    # Of the data side, which importing the library must not load.
+    from data_pipelines.readers import read_folder
+
+    _check_convention(predictor, label_convention)
+    out = output_folder(out)
+    case = read_folder(folder, channel_order=channel_order, with_label=False)
+    predict_case(case, predictor, out, probs=probs, label_convention=label_convention)
+    return out
+
+
+def predict_cohort(
+    manifest: str | os.PathLike[str],
+    predictor: Predictor,
+    out: str | os.PathLike[str],
+    *,
+    probs: bool = False,
+    label_convention: str | None = None,
+) -> list[Path]:
+    """Predicts every case of a manifest, each into a folder of its name.
+
+    A case that cannot be read is told on the error stream and does not stop the others.
+
+    Returns:
+        The folders of the results.
+
+    Raises:
+        UserError: If the manifest cannot be read, the results cannot be written, or, when all
+            others are done, a case failed.
+    """
+    from data_pipelines.readers import read_row
+
+    _check_convention(predictor, label_convention)
+    rows = read_manifest(manifest)
+    _check_names(manifest, rows)
+    out = output_folder(out)
+    folders: list[Path] = []
+    failed: list[str] = []
+    with CaseProgress("predict", len(rows)) as progress:
+        for count, row in enumerate(rows, 1):
+            try:
+                case = read_row(row, Path(manifest).parent, with_label=False)
+                prediction = predictor.predict(case)
+            except UserError as error:
+                print(f"{row.case_id}: {error}", file=sys.stderr)
+                failed.append(row.case_id)
+            else:
+                folders.append(out / row.case_id)
+                write_results(
+                    case,
+                    prediction,
+                    folders[-1],
+                    identity=predictor.identity,
+                    probs=probs,
+                    label_convention=label_convention,
+                )
+            progress.done(count, row.case_id)
+    if failed:
+        raise UserError(
+            f"{manifest}: {len(failed)} of {len(rows)} cases could not be predicted, for the "
+            f"reasons above: {', '.join(failed)}. Correct them; the others are in {out}."
+        )
+    return folders
+
+
+def predict_case(
+    case: Case,
+    predictor: Predictor,
+    out: str | os.PathLike[str],
+    *,
+    probs: bool = False,
+    label_convention: str | None = None,
+) -> dict[str, Any]:
+    """Predicts a case and writes seg.nii.gz, findings.json, report.html and overlay.png.
+
+    Args:
+        case: The case.
+        predictor: The network.
+        out: Folder that receives the results.
+        probs: Also write probabilities.nii.gz, and probabilities.json with the names of its
+            volumes.
+        label_convention: Name of `labels.CONVENTIONS` whose codes the mask gets; None for ours.
+
+    Returns:
+        The findings.
+
+    Raises:
+        UserError: If the case has no brain, the results cannot be written, or the convention
+            cannot express a label.
+    """
+    _check_convention(predictor, label_convention)
+    out = output_folder(out)
+    return write_results(
+        case,
+        predictor.predict(case),
+        out,
+        identity=predictor.identity,
+        probs=probs,
+        label_convention=label_convention,
+    )
+
+
+def write_results(
+    case: Case,
+    prediction: Prediction,
+    out: Path,
+    *,
+    identity: Mapping[str, str],
+    probs: bool = False,
+    label_convention: str | None = None,
+) -> dict[str, Any]:
+    """Writes what `predict_case` says; `identity` is `Predictor.identity`. The report last."""
+    from data_pipelines.nifti import write_volume
+
+    rule = AbstentionRule()
+    findings = build_findings(
+        case_id=case.case_id,
+        model=identity,
+        present=prediction.present,
+        warnings=prediction.warnings,
+        volumes_ml=prediction.volumes_ml,
+        probabilities=prediction.tasks,
+        uncertainty=prediction.uncertainty,
+        calibrated=(),
+        rule=rule,
+    )
+    label = prediction.label
+    codes = label if label_convention is None else convert_back(label, label_convention)
+    grid = case.source_grid
+    write_volume(out / SEGMENTATION, from_canonical(codes, grid), grid, dtype=np.uint8)
+    if probs:
+        # Rounded to half precision, which is plenty and halves the compressed file.
+        rounded = from_canonical(prediction.probabilities, grid).astype(np.float16)
+        write_volume(out / PROBABILITIES, rounded, grid, dtype=np.float32)
+        write_json(out / PROBABILITY_NAMES, {"volumes": list(prediction.labels)})
+    spacing = case.grid.spacing
+    write_bytes(out / OVERLAY, overlay_png(case.images, label, spacing=spacing, title=case.case_id))
+    panels = draw_panels(case.images, label, spacing=spacing)
+    write_json(out / FINDINGS, findings)
+    write_text(out / REPORT, case_report(findings, panels, rule=rule))
+    return findings
+
+
+def _check_convention(predictor: Predictor, name: str | None) -> None:
+    """Refuses a convention before long work that could not be written."""
+    if name is not None:
+        convert_back(np.arange(len(predictor.labels)), name)
+
+
+def _check_names(manifest: str | os.PathLike[str], rows: Sequence[Row]) -> None:
+    """Refuses ids that are no name of a folder: nothing may be written outside of `out`."""
+    for row in rows:
+        name = row.case_id
+        if name in (".", "..") or any(mark in name for mark in "/\\\0"):
+            raise UserError(
+                f"{manifest}: case_id {name!r} cannot be the name of a folder; expected a name "
+                "without slashes. Rename the case."
+            )

@@ -1,0 +1,245 @@
+"""What `gmmas evaluate` does: predict every case, score it, summarise, report."""
+
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gmmas_jax.cases.case import Case
+from gmmas_jax.cases.files import output_folder, write_text
+from gmmas_jax.cases.labels import LABELS, REGIONS
+from gmmas_jax.cases.manifest import SPLITS, Row, read_manifest
+from gmmas_jax.cases.prepare import Prepared, prepare
+from gmmas_jax.cases.sequences import SUBSETS, presence
+from gmmas_jax.cases.tasks import task_index
+from gmmas_jax.cli.progress import CaseProgress
+from gmmas_jax.clinical.abstention import AbstentionRule
+from gmmas_jax.clinical.comparison import Example, comparison_png, pick_examples
+from gmmas_jax.clinical.evaluation_report import evaluation_report
+from gmmas_jax.clinical.volumes import volumes_ml
+from gmmas_jax.errors import UserError
+from gmmas_jax.inference.predictor import Prediction, Predictor
+from gmmas_jax.metrics.evaluation import CaseResult, cases_csv, metrics_json, summarise
+from gmmas_jax.metrics.segmentation import dice_regions, score_regions
+from gmmas_jax.train.logging import read_log
+
+METRICS = "metrics.json"
+CASES = "cases.csv"
+REPORT = "report.html"
+
+SubsetDice = dict[tuple[str, ...], list[Mapping[str, float]]]
+
+
+def evaluate(
+    predictor: Predictor,
+    cohort: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    split: str | None = "test",
+    subsets: bool = True,
+    log: str | Path | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Writes metrics.json, cases.csv and report.html.
+
+    Cases are scored on their own grid; the table of the sequence subsets at the network's spacing.
+
+    Args:
+        predictor: The network.
+        cohort: The manifest.
+        out: Receives the results.
+        split: Rows to take; None takes all.
+        subsets: Also predict every case from each of the 15 subsets of its sequences.
+        log: The training's metrics.jsonl, for its curves.
+        seed: Of the bootstrap.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        UserError: If a file cannot be read or written, there is no case of the split, or none with
+            a mask or a task's label.
+    """
+    rows = _rows(Path(cohort), split)
+    curves = () if log is None else read_log(log)
+    out = output_folder(out)
+    root = Path(cohort).parent
+    subset_dice: SubsetDice = {subset: [] for subset in SUBSETS} if subsets else {}
+    results, masks = _predict_all(predictor, rows, root, subset_dice)
+    metrics = summarise(
+        results,
+        tasks=predictor.tasks,
+        seed=seed,
+        subset_dice={subset: dice for subset, dice in subset_dice.items() if dice},
+    )
+    synthetic = all(row.site == "synthetic" for row in rows)
+    metrics |= {
+        "subsets_spacing_mm": predictor.spacing_mm if subsets else None,
+        "model": predictor.identity,
+        "split": split or "all",
+        "synthetic": synthetic,
+    }
+    write_text(out / METRICS, metrics_json(metrics))
+    write_text(out / CASES, cases_csv(results, tasks=predictor.tasks))
+    page = evaluation_report(
+        metrics,
+        results,
+        tasks=predictor.tasks,
+        title=f"{predictor.identity['config']} on {Path(cohort).name}, {_described(split)}",
+        synthetic=synthetic,
+        curves=curves,
+        examples=_examples(results, rows, root, masks),
+        details=_details(predictor, subsets),
+    )
+    write_text(out / REPORT, page)
+    return metrics
+
+
+def _predict_all(
+    predictor: Predictor, rows: Sequence[Row], root: Path, subset_dice: SubsetDice
+) -> tuple[list[CaseResult], dict[str, bytes]]:
+    """Returns a record per case and its compressed mask; fills the table of subsets."""
+    # Of the data side, which importing the library must not load.
+    from data_pipelines.readers import read_row
+
+    results: list[CaseResult] = []
+    masks: dict[str, bytes] = {}
+    with CaseProgress("evaluate", len(rows)) as progress:
+        for count, row in enumerate(rows, 1):
+            case = read_row(row, root)
+            prepared = prepare(case, spacing_mm=predictor.spacing_mm)
+            found = predictor.predict_prepared(prepared)
+            prediction = predictor.finish(case, prepared, found)
+            results.append(score_case(case, prediction))
+            # Which cases will be shown is known at the end; masks compress to a hundredth.
+            masks[case.case_id] = zlib.compress(prediction.label.tobytes(), 1)
+            if prepared.label is not None:
+                _add_subsets(predictor, prepared, {prediction.present: found.label}, subset_dice)
+            progress.done(count, row.case_id)
+    return results, masks
+
+
+def score_case(case: Case, prediction: Prediction) -> CaseResult:
+    """Compares a prediction with what is known about its case."""
+    rule = AbstentionRule()
+    regions = [r for r, codes in REGIONS.items() if max(codes) < len(prediction.labels)]
+    scores, reference = {}, {}
+    if case.label is not None:
+        scores = score_regions(
+            prediction.label, case.label, spacing=case.grid.spacing, regions=regions
+        )
+        reference = volumes_ml(case.label, voxel_ml=case.grid.voxel_ml, known_labels=LABELS[1:])[
+            "regions"
+        ]
+    tumour_found = rule.tumour_found(prediction.volumes_ml["regions"]["WT"])
+    return CaseResult(
+        case_id=case.case_id,
+        dice={region: score.dice for region, score in scores.items()},
+        hd95={region: score.hd95 for region, score in scores.items()},
+        nsd={region: score.nsd for region, score in scores.items()},
+        volumes_ml=prediction.volumes_ml["regions"],
+        reference_volumes_ml={r: reference[r] for r in regions if r in reference},
+        task_probabilities=prediction.tasks,
+        task_truth={task: task_index(task, case.tasks.get(task)) for task in prediction.tasks},
+        task_uncertainty=prediction.uncertainty,
+        task_abstained={
+            task: rule.reason(
+                row, uncertainty=prediction.uncertainty.get(task), tumour_found=tumour_found
+            )
+            is not None
+            for task, row in prediction.tasks.items()
+        },
+        present=prediction.present,
+    )
+
+
+def short_table(metrics: Mapping[str, Any]) -> str:
+    """Returns the main numbers in a few lines for a terminal."""
+    lines = [f"{metrics['n']} cases, protocol {metrics['protocol']}"]
+    for region, row in metrics["regions"].items():
+        dice, hd95 = row["dice"], row["hd95"]
+        lines.append(
+            f"  {region:12} Dice {_number(dice['mean'])} {_interval(dice['ci95'])}   "
+            f"HD95 {_number(hd95['mean'], 1)} mm"
+        )
+    for task, row in metrics["tasks"].items():
+        lines.append(
+            f"  {task:12} AUC  {_number(row['auc'])} {_interval(row['auc_ci95'])}   "
+            f"accuracy {_number(row['accuracy'])}, majority class "
+            f"{_number(row['majority_accuracy'])}, n {row['n']}"
+        )
+    return "\n".join(lines)
+
+
+def _rows(cohort: Path, split: str | None) -> list[Row]:
+    rows = read_manifest(cohort)
+    if split is None:
+        return rows
+    chosen = [row for row in rows if row.split == split]
+    if not chosen:
+        counts = {name: sum(row.split == name for row in rows) for name in SPLITS}
+        found = ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"
+        raise UserError(
+            f"{cohort}: no case has split {split!r}; found: {found}, of {len(rows)} cases. Fill "
+            "the column split, or take all cases (--split all)."
+        )
+    return chosen
+
+
+def _add_subsets(
+    predictor: Predictor,
+    prepared: Prepared,
+    known: Mapping[tuple[str, ...], np.ndarray],
+    subset_dice: SubsetDice,
+) -> None:
+    """Adds the case's Dice for every subset that it has; `known` are labels already predicted."""
+    assert prepared.label is not None  # Only cases with a mask come here.
+    regions = [r for r, codes in REGIONS.items() if max(codes) < len(predictor.labels)]
+    for subset, scores in subset_dice.items():
+        mask = presence(subset)
+        if (mask > prepared.present).any():
+            continue
+        label = known.get(subset)
+        if label is None:
+            label = predictor.predict_prepared(prepared, mask).label
+        scores.append(dice_regions(label, prepared.label, regions=regions))
+
+
+def _examples(
+    results: Sequence[CaseResult], rows: Sequence[Row], root: Path, masks: Mapping[str, bytes]
+) -> list[Example]:
+    """Reads best, median and worst case once more and draws them."""
+    from data_pipelines.readers import read_row
+
+    row_of = {row.case_id: row for row in rows}
+    dice_of = {result.case_id: result.dice for result in results}
+    examples = []
+    for rank, case_id in pick_examples(results).items():
+        case = read_row(row_of[case_id], root)
+        assert case.label is not None  # Only scored cases are picked.
+        label = np.frombuffer(zlib.decompress(masks[case_id]), np.uint8).reshape(case.label.shape)
+        image = comparison_png(case.images, label, case.label, spacing=case.grid.spacing)
+        examples.append(Example(rank, case_id, dice_of[case_id], image))
+    return examples
+
+
+def _details(predictor: Predictor, subsets: bool) -> dict[str, str]:
+    details = {"weights sha256": predictor.identity["weights_sha256"]}
+    if subsets:
+        details["sequence subsets"] = f"scored at {predictor.spacing_mm:g} mm, all else on the grid"
+    return details
+
+
+def _described(split: str | None) -> str:
+    return "all cases" if split is None else f"split {split}"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "not defined" if value is None else f"{value:.{digits}f}"
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return "" if bounds is None else f"[{bounds[0]:.2f}, {bounds[1]:.2f}]"

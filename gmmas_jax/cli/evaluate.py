@@ -1,0 +1,55 @@
+"""`gmmas evaluate`: how good the weights are on labelled cases."""
+
+import argparse
+from pathlib import Path
+
+SUMMARY = "measure weights on a labelled cohort: scores, intervals, figures"
+EXAMPLE = "gmmas evaluate --weights weights --cohort cohort.csv --out evaluation"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("--weights", type=Path, required=True, metavar="W", help="weights folder")
+    parser.add_argument(
+        "--cohort", type=Path, required=True, metavar="CSV", help="manifest, cohort.csv"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=("train", "val", "test", "all"),
+        help="rows of the manifest to take (default test)",
+    )
+    parser.add_argument(
+        "--subsets",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also measure the 15 subsets of the sequences; takes up to 15 times as long",
+    )
+    parser.add_argument(
+        "--log", type=Path, metavar="FILE", help="metrics.jsonl of the training, for its curves"
+    )
+    parser.add_argument(
+        "--flips",
+        action="store_true",
+        default=None,
+        help="average with the prediction of the mirrored brain; takes twice as long",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Evaluates, and prints a short table."""
+    from gmmas_jax.cli.cohort_evaluation import evaluate, short_table
+    from gmmas_jax.inference.predictor import Predictor
+
+    predictor = Predictor.from_weights(arguments.weights, flips=arguments.flips)
+    metrics = evaluate(
+        predictor,
+        arguments.cohort,
+        arguments.out,
+        split=None if arguments.split == "all" else arguments.split,
+        subsets=arguments.subsets,
+        log=arguments.log,
+    )
+    print(short_table(metrics))
+    print(f"report: {arguments.out / 'report.html'}")

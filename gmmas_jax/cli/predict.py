@@ -1,0 +1,62 @@
+"""`gmmas predict`: masks, findings and a report for one case or a cohort."""
+
+import argparse
+from pathlib import Path
+
+SUMMARY = "draw the tumour, estimate its type and write a report, for one case or a cohort"
+EXAMPLE = "gmmas predict patient-7 --weights weights --out patient-7-result"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument(
+        "case",
+        type=Path,
+        metavar="CASE",
+        help="folder with the one to four sequences of a case; or a cohort.csv, each of whose "
+        "cases gets a folder of its own in DIR",
+    )
+    parser.add_argument("--weights", type=Path, required=True, metavar="W", help="weights folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    parser.add_argument(
+        "--probs", action="store_true", help="also write probabilities.nii.gz, a volume per label"
+    )
+    parser.add_argument(
+        "--label-convention",
+        metavar="NAME",
+        help="codes of seg.nii.gz, such as brats2021 with 4 for enhancing tumour "
+        "(default: 1 NCR, 2 ED, 3 ET, 4 RC)",
+    )
+    parser.add_argument(
+        "--channel-order",
+        metavar="A,B,..",
+        help="for files named by channel number: the sequence of 0000, 0001, ..",
+    )
+    parser.add_argument(
+        "--flips",
+        action="store_true",
+        default=None,
+        help="average with the prediction of the mirrored brain; takes twice as long",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Predicts, and prints where the results are."""
+    from gmmas_jax.cli.case_results import predict_cohort, predict_folder
+    from gmmas_jax.inference.predictor import Predictor
+
+    predictor = Predictor.from_weights(arguments.weights, flips=arguments.flips)
+    options = {"probs": arguments.probs, "label_convention": arguments.label_convention}
+    if arguments.case.suffix.lower() == ".csv":
+        folders = predict_cohort(arguments.case, predictor, arguments.out, **options)
+        print(f"{len(folders)} cases in {arguments.out}")
+        return
+    order = arguments.channel_order
+    folder = predict_folder(
+        arguments.case,
+        predictor,
+        arguments.out,
+        channel_order=None if order is None else [name.strip() for name in order.split(",")],
+        **options,
+    )
+    print(f"report: {folder / 'report.html'}")

@@ -1,0 +1,1 @@
+"""Weights for others, and from others."""

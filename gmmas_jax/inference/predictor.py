@@ -1,0 +1,330 @@
+"""One case in, masks and probabilities on its own grid out."""
+
+import functools
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gmmas_jax.cases.case import Case
+from gmmas_jax.cases.labels import LABELS, region_mask
+from gmmas_jax.cases.prepare import Prepared, prepare, restore, whole_volume
+from gmmas_jax.cases.sequences import SEQUENCES
+from gmmas_jax.cases.tasks import TASKS
+from gmmas_jax.clinical.volumes import volumes_ml
+from gmmas_jax.errors import UserError
+from gmmas_jax.export.weights import Weights, load_weights
+from gmmas_jax.inference.settings import InferenceSettings
+from gmmas_jax.inference.sliding_window import Tiling, Windows, make_tiling, overlap_slices, slide
+from gmmas_jax.inference.uncertainty import mutual_information, softmax
+from gmmas_jax.models.gmmas import GMMAS, make_model
+
+_IMPORTANT = {
+    "t1c": "the outlines of enhancing tumour and core are guesses",
+    "t2f": "the outer edge of the oedema is uncertain",
+}
+
+_LEFT_RIGHT = 0
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedPrediction:
+    """What the network says about a prepared case, at the network's spacing.
+
+    Attributes:
+        probabilities: float32 [d h w k]; outside the brain background has 1.
+        label: uint8 [d h w], the most probable label.
+        tasks: Task to probabilities, float32 [classes].
+        uncertainty: Task to mutual information in nats; empty where it was not estimated.
+        tumour_seen: Whether enough tumour was outlined for the tasks to mean something.
+    """
+
+    probabilities: np.ndarray
+    label: np.ndarray
+    tasks: dict[str, np.ndarray]
+    uncertainty: dict[str, float]
+    tumour_seen: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the network says about a case, on the case's RAS-canonical grid.
+
+    Attributes:
+        case_id: Name of the case.
+        label: uint8 [d h w], codes of `LABELS`.
+        probabilities: float32 [d h w k], in the order of `labels`.
+        labels: Names of the labels that the network tells apart, background first.
+        tasks: Task to probabilities, float32 [classes] in the order of `TASKS`.
+        uncertainty: Task to mutual information in nats; empty where it was not estimated.
+        volumes_ml: As `clinical.volumes.volumes_ml` returns them.
+        present: Names of the sequences that were used.
+        warnings: What the reader noticed and what is missing, in words for the report.
+        seconds: Time it took.
+    """
+
+    case_id: str
+    label: np.ndarray
+    probabilities: np.ndarray
+    labels: tuple[str, ...]
+    tasks: dict[str, np.ndarray]
+    uncertainty: dict[str, float]
+    volumes_ml: dict[str, dict[str, float]]
+    present: tuple[str, ...]
+    warnings: tuple[str, ...]
+    seconds: float
+
+
+class Predictor:
+    """A network with its weights, compiled once for all cases.
+
+    Example:
+        predictor = Predictor.from_weights("weights/")
+        prediction = predictor.predict(read_folder("patient/"))
+    """
+
+    def __init__(self, weights: Weights, *, flips: bool | None = None):
+        """Builds the network.
+
+        Args:
+            weights: From `load_weights`, or made in memory.
+            flips: Also predict the case mirrored from left to right, and average; None does as
+                the weights' config says.
+
+        Raises:
+            UserError: If the config's sections `model` or `inference` are faulty.
+        """
+        config = weights.config
+        inference = dict(config["inference"])
+        if flips is not None:
+            inference["flips"] = flips
+        self.settings = InferenceSettings.from_config(inference)
+        self.labels = LABELS[: config["model"]["num_classes"]]
+        self.tasks = _task_classes(config["model"]["tasks"])
+        self.spacing_mm: float = config["data"]["spacing_mm"]
+        self.identity = {
+            "name": "GMMAS",
+            "config": config["name"] or "unnamed",
+            "weights_sha256": weights.sha256 or "0" * 64,
+        }
+        self._whole = tuple(config["data"]["whole"])
+        model = make_model(**config["model"])
+        self._variables = jax.device_put(weights.variables)
+        self._keys = jax.random.split(
+            jax.random.key(self.settings.seed), max(1, self.settings.samples)
+        )
+        # Without dropout in the heads every pass is the same: there is nothing to estimate.
+        rate = config["model"]["classifier"]["dropout"]
+        self._samples = self.settings.samples if rate > 0 and self.tasks else 0
+        self._global = jax.jit(functools.partial(model.apply, method="global_features"))
+        self._window = jax.jit(_window_function(model, sampled=self._samples > 0))
+
+    @classmethod
+    def from_weights(
+        cls, folder: str | os.PathLike[str], *, flips: bool | None = None
+    ) -> "Predictor":
+        """Loads a folder that `save_weights` wrote; errors as `load_weights` and `__init__`."""
+        return cls(load_weights(folder), flips=flips)
+
+    def predict(self, case: Case) -> Prediction:
+        """Predicts one case from the sequences that it has.
+
+        Raises:
+            UserError: If the case has no brain.
+        """
+        start = time.perf_counter()
+        prepared = prepare(case, spacing_mm=self.spacing_mm)
+        return self.finish(case, prepared, self.predict_prepared(prepared), start=start)
+
+    def predict_prepared(
+        self, prepared: Prepared, present: np.ndarray | None = None
+    ) -> PreparedPrediction:
+        """Predicts at the network's own spacing.
+
+        Args:
+            prepared: At `spacing_mm`.
+            present: float [4], 1 for the sequences to use; of those that the case has. All by
+                default.
+
+        Raises:
+            UserError: If no sequence is left.
+        """
+        mask = prepared.present if present is None else prepared.present * np.asarray(present)
+        mask = (mask > 0).astype(np.float32)
+        if not mask.any():
+            raise UserError(
+                f"None of the sequences asked for is there; the case has {_names(prepared.present)}"
+                ". Choose at least one of these."
+            )
+        probabilities, logits, samples = self._run(prepared.image, prepared.brain, mask)
+        if self.settings.flips:
+            mirrored = self._run(
+                np.flip(prepared.image, _LEFT_RIGHT), np.flip(prepared.brain, _LEFT_RIGHT), mask
+            )
+            probabilities += np.flip(mirrored[0], _LEFT_RIGHT)
+            probabilities /= 2
+            logits, samples = jax.tree.map(
+                lambda a, b: (a + b) / 2, (logits, samples), mirrored[1:]
+            )
+        label = probabilities.argmax(axis=-1).astype(np.uint8)
+        return PreparedPrediction(
+            probabilities=probabilities,
+            label=label,
+            tasks={task: softmax(values) for task, values in logits.items()},
+            uncertainty={
+                task: mutual_information(softmax(values)) for task, values in samples.items()
+            },
+            tumour_seen=self._tumour_ml(label) >= self.settings.min_tumour_ml,
+        )
+
+    def finish(
+        self,
+        case: Case,
+        prepared: Prepared,
+        found: PreparedPrediction,
+        *,
+        start: float | None = None,
+    ) -> Prediction:
+        """Brings a prediction to the grid of its case, where volumes are measured.
+
+        Args:
+            case: The case.
+            prepared: What `prepare` made of it.
+            found: What `predict_prepared` made of that with all sequences.
+            start: When the work began, by `time.perf_counter`; now by default.
+        """
+        start = time.perf_counter() if start is None else start
+        probabilities = restore(found.probabilities, prepared)
+        label = _most_probable(probabilities)
+        warnings = [
+            *case.warnings,
+            *(f"{s} is missing: {what}" for s, what in _IMPORTANT.items() if s not in case.images),
+        ]
+        if self.tasks and not found.tumour_seen:
+            warnings.append(
+                "no part of the images that the network looked at shows enough tumour to classify"
+            )
+        return Prediction(
+            case_id=case.case_id,
+            label=label,
+            probabilities=probabilities,
+            labels=self.labels,
+            tasks=found.tasks,
+            uncertainty=found.uncertainty,
+            volumes_ml=volumes_ml(label, voxel_ml=case.grid.voxel_ml, known_labels=self.labels[1:]),
+            present=tuple(name for name in SEQUENCES if name in case.images),
+            warnings=tuple(warnings),
+            seconds=time.perf_counter() - start,
+        )
+
+    def _run(
+        self, image: np.ndarray, brain: np.ndarray, present: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Returns probabilities [d h w k], logits {task: [k]} and samples of them {task: [s k]}."""
+        mask = jnp.asarray(present)[None]
+        whole = jnp.asarray(whole_volume(image, self._whole))[None]
+        features = self._global(self._variables, whole, mask)
+        batch = jnp.broadcast_to(mask, (self.settings.batch_size, mask.shape[1]))
+
+        def run(windows: Windows) -> tuple[np.ndarray, Any]:
+            probabilities, logits, samples = jax.device_get(
+                self._window(
+                    self._variables, windows.image, batch, features, windows.box, self._keys
+                )
+            )
+            return probabilities, (logits, samples)
+
+        tiling = make_tiling(image.shape[:3], self.settings.window, self.settings.overlap)
+        probabilities, others = slide(image, tiling, batch_size=self.settings.batch_size, run=run)
+        probabilities *= brain[..., None]
+        probabilities[..., 0] += ~brain
+        weights = self._window_weights(probabilities.argmax(axis=-1), tiling)
+        # [calls b ...], the last call cut to the windows that there are.
+        stacked = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(weights)], *others)
+        logits, samples = jax.tree.map(
+            lambda values: np.tensordot(weights, values, axes=1), stacked
+        )
+        return probabilities, logits, samples
+
+    def _window_weights(self, label: np.ndarray, tiling: Tiling) -> np.ndarray:
+        """Returns how much each window counts for the tasks: by the tumour that lies in it.
+
+        Windows with less than `min_tumour_ml` do not count; if all have less, the one with most
+        counts alone.
+
+        Returns:
+            float32 [windows], sum 1.
+        """
+        tumour = region_mask(label, "WT")
+        counts = np.array(
+            [np.count_nonzero(tumour[overlap_slices(start, tiling)[1]]) for start in tiling.starts],
+            np.float64,
+        )
+        enough = counts * self.spacing_mm**3 / 1000 >= self.settings.min_tumour_ml
+        if enough.any():
+            weights = counts * enough
+        else:
+            weights = np.eye(len(counts))[counts.argmax()]
+        return (weights / weights.sum()).astype(np.float32)
+
+    def _tumour_ml(self, label: np.ndarray) -> float:
+        return np.count_nonzero(region_mask(label, "WT")) * self.spacing_mm**3 / 1000
+
+
+def _window_function(model: GMMAS, *, sampled: bool) -> Callable[..., Any]:
+    """Returns the function that is compiled: a batch of windows to what is wanted of each."""
+
+    def window(
+        variables: Any,
+        image: jax.Array,
+        present: jax.Array,
+        features: Any,
+        box: jax.Array,
+        keys: jax.Array,
+    ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
+        """Returns probabilities [b d h w k], logits {task: [b k]}, samples {task: [b s k]}."""
+        outputs: Any = model.apply(variables, image, present, features, box, method="patch")
+
+        def sample(pooled: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
+            single = {task: values[None] for task, values in pooled.items()}
+            logits: Any = model.apply(
+                variables, single, train=True, method="classify", rngs={"dropout": key}
+            )
+            return {task: values[0] for task, values in logits.items()}
+
+        samples: dict[str, jax.Array] = {}
+        if sampled:
+            # A sample is one thinned network, the same for all windows: with a mask of its own for
+            # each window, the average over windows would hide what the networks disagree about.
+            over_keys = jax.vmap(sample, in_axes=(None, 0))
+            samples = jax.vmap(over_keys, in_axes=(0, None))(outputs["pooled"], keys)
+        return jax.nn.softmax(outputs["segmentation"]), outputs["tasks"], samples
+
+    return window
+
+
+def _task_classes(tasks: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+    for task, count in tasks.items():
+        if task not in TASKS or len(TASKS[task]) != count:
+            raise UserError(
+                f"model.tasks.{task} has {count} classes; expected some of "
+                f"{', '.join(f'{name} ({len(classes)})' for name, classes in TASKS.items())}."
+            )
+    return {task: TASKS[task] for task in TASKS if task in tasks}
+
+
+def _most_probable(probabilities: np.ndarray) -> np.ndarray:
+    """Returns argmax [d h w] uint8, slice by slice: NumPy's own is eight times as large."""
+    label = np.empty(probabilities.shape[:3], np.uint8)
+    for index, values in enumerate(probabilities):
+        label[index] = values.argmax(axis=-1)
+    return label
+
+
+def _names(present: Sequence[float] | np.ndarray) -> str:
+    return ", ".join(name for name, there in zip(SEQUENCES, present, strict=True) if there)
