@@ -39,9 +39,9 @@ def base_config() -> ConfigDict:
     """Returns a config with every field but the network's, locked against misspelt names.
 
     What the fields mean is said where each section is used: `data` in `data_pipelines.pipeline`,
-    `objective` in `objectives.combine.make_objective`, `optimizer` in
-    `train.optimizer.make_optimizer`, `train` in `train.run.TrainSettings`, `mesh` in
-    `train.sharding.make_mesh`, `inference` in `inference`.
+    `augment` in `augment.patch.make_augmentation`, `objective` in
+    `objectives.combine.make_objective`, `optimizer` in `train.optimizer.make_optimizer`, `train` in
+    `train.run.TrainSettings`, `mesh` in `train.sharding.make_mesh`, `inference` in `inference`.
     """
     config = ConfigDict(
         {
@@ -55,6 +55,13 @@ def base_config() -> ConfigDict:
                 "batch_size": 2,
                 "foreground": 0.5,
                 "sequence_drop": "uniform",
+            },
+            "augment": {
+                "flip": (0.5, 0.0, 0.0),
+                "intensity_scale": 0.1,
+                "intensity_shift": 0.1,
+                "gamma": 0.0,
+                "noise": 0.0,
             },
             "objective": {
                 "tasks": ("idh", "codel_1p19q", "grade"),

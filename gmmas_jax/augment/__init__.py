@@ -1,0 +1,1 @@
+"""What transforms a training patch, jitted on the accelerator."""

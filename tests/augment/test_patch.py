@@ -1,0 +1,163 @@
+"""Mirroring and changes of intensity, against NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gmmas_jax.augment.patch import augment, make_augmentation, mirror
+from gmmas_jax.errors import UserError
+
+OFF = {
+    "flip": (0.0, 0.0, 0.0),
+    "intensity_scale": 0.0,
+    "intensity_shift": 0.0,
+    "gamma": 0.0,
+    "noise": 0.0,
+}
+VOLUMES = ("image", "whole")
+
+
+@pytest.fixture(name="batch")
+def _batch():
+    """Two examples; the second lacks t1c. The outermost layer of the patch is background."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(2, 6, 5, 4, 4)).astype(np.float32)
+    image[:, 0] = 0
+    whole = rng.normal(size=(2, 4, 4, 4, 4)).astype(np.float32)
+    whole[:, :, 0] = 0
+    present = np.ones((2, 4), np.float32)
+    present[1, 1] = 0
+    for volume in (image, whole):
+        volume[1, ..., 1] = 0
+    box = np.array([[[0.1, 0.2, 0.3], [0.6, 0.5, 0.9]]] * 2, np.float32)
+    return {
+        "image": image,
+        "present": present,
+        "whole": whole,
+        "box": box,
+        "label": rng.integers(0, 4, (2, 6, 5, 4)).astype(np.int32),
+        "whole_label": rng.integers(0, 4, (2, 4, 4, 4)).astype(np.int32),
+        "label_valid": np.ones(2, np.float32),
+        "targets": {"idh": np.eye(2, dtype=np.float32)},
+    }
+
+
+def apply(batch, seed=0, **changes):
+    function = jax.jit(lambda key, batch: augment(key, batch, **OFF | changes))
+    return jax.device_get(function(jax.random.key(seed), batch))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_mirroring_moves_everything_alike(batch, axis):
+    flips = np.zeros((2, 3), bool)
+    flips[1, axis] = True
+    result = jax.device_get(mirror(batch, jnp.asarray(flips)))
+    for name in ("image", "whole", "label", "whole_label"):
+        np.testing.assert_array_equal(result[name][0], batch[name][0])
+        np.testing.assert_array_equal(result[name][1], np.flip(batch[name][1], axis))
+    np.testing.assert_array_equal(result["box"][0], batch["box"][0])
+    expected = batch["box"][1].copy()
+    expected[:, axis] = 1 - expected[::-1, axis]
+    np.testing.assert_allclose(result["box"][1], expected, atol=1e-6)
+    assert (result["box"][:, 0] < result["box"][:, 1]).all()
+
+
+def test_mirrored_box_still_finds_the_patch():
+    """A patch cut from a mirrored volume at the mirrored box is the mirrored patch."""
+    volume = np.arange(8.0).reshape(1, 8, 1, 1, 1).astype(np.float32)
+    batch = {
+        "image": volume[:, 1:4],
+        "whole": volume,
+        "label": volume[:, 1:4, ..., 0].astype(np.int32),
+        "whole_label": volume[..., 0].astype(np.int32),
+        "box": np.array([[[1 / 8, 0, 0], [4 / 8, 1, 1]]], np.float32),
+    }
+    result = jax.device_get(mirror(batch, jnp.array([[True, False, False]])))
+    first, last = np.round(result["box"][0, :, 0] * 8).astype(int)
+    np.testing.assert_array_equal(result["whole"][:, first:last], result["image"])
+
+
+def test_flip_share_is_kept(batch):
+    counts = sum(
+        (apply(batch, seed, flip=(0.5, 0.0, 0.0))["box"] != batch["box"]).any((1, 2)).sum()
+        for seed in range(40)
+    )
+    assert 25 <= counts <= 55
+
+
+def test_scale_and_shift_are_affine_per_sequence_and_shared_with_the_whole(batch):
+    result = apply(batch, intensity_scale=0.2, intensity_shift=0.3)
+    factors = []
+    for example in range(2):
+        for channel in range(4):
+            if not batch["present"][example, channel]:
+                continue
+            before, after = (
+                np.concatenate([b[name][example, ..., channel].ravel() for name in VOLUMES])
+                for b in (batch, result)
+            )
+            inside = before != 0
+            (factor, term), residual, *_ = np.polyfit(before[inside], after[inside], 1, full=True)
+            assert residual < 1e-8
+            assert 0.8 <= factor <= 1.2
+            assert -0.3 <= term <= 0.3
+            factors.append(factor)
+    assert len({round(factor, 5) for factor in factors}) == 7
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"intensity_scale": 0.2, "intensity_shift": 0.3},
+        {"gamma": 0.4},
+        {"noise": 0.3},
+        {"flip": (0.5, 0.5, 0.5), "gamma": 0.3, "noise": 0.2, "intensity_shift": 0.2},
+    ],
+)
+def test_background_and_absent_sequences_stay_zero(batch, changes):
+    result = apply(batch, **changes)
+    for name in VOLUMES:
+        assert (result[name][1, ..., 1] == 0).all()
+        assert (result[name] != batch[name]).any() or name == "whole"
+        assert result[name].dtype == np.float32
+        zeros = [(volume == 0).all(-1).sum((1, 2, 3)) for volume in (batch[name], result[name])]
+        np.testing.assert_array_equal(*zeros)
+    np.testing.assert_array_equal(result["targets"]["idh"], batch["targets"]["idh"])
+
+
+def test_gamma_keeps_order_mean_and_spread(batch):
+    result = apply(batch, seed=3, gamma=0.5)
+    inside = (batch["whole"][0] != 0).any(-1)
+    before, after = (b["whole"][0][inside] for b in (batch, result))
+    np.testing.assert_allclose(before.mean(0), after.mean(0), atol=1e-4)
+    np.testing.assert_allclose(before.std(0), after.std(0), rtol=1e-4)
+    assert np.abs(before - after).max() > 0.01
+    for channel in range(4):
+        order = np.argsort(before[:, channel])
+        assert (np.diff(after[order, channel]) >= -1e-5).all()
+
+
+def test_noise_has_at_most_the_strength_asked_for(batch):
+    batch["image"] = np.where(batch["image"] != 0, 1.0, 0.0).astype(np.float32)
+    result = apply(batch, noise=0.3)
+    spread = (result["image"] - batch["image"])[0, 1:].std((0, 1, 2))
+    assert (spread > 0).all()
+    assert (spread < 0.4).all()
+    np.testing.assert_array_equal(result["whole"], batch["whole"])
+
+
+def test_draws_follow_the_key_alone(batch):
+    on = {"flip": (0.5, 0.0, 0.0), "gamma": 0.3, "intensity_scale": 0.2, "noise": 0.1}
+    one, same, other = apply(batch, 1, **on), apply(batch, 1, **on), apply(batch, 2, **on)
+    np.testing.assert_array_equal(one["image"], same["image"])
+    assert (one["image"] != other["image"]).any()
+
+
+def test_section_is_checked_and_may_be_off():
+    assert make_augmentation(**OFF) is None
+    assert make_augmentation(**OFF | {"gamma": 0.1}) is not None
+    with pytest.raises(UserError, match=r"augment\.flip is \(0\.5, 2\)"):
+        make_augmentation(**OFF | {"flip": (0.5, 2)})
+    with pytest.raises(UserError, match=r"augment\.noise is -1"):
+        make_augmentation(**OFF | {"noise": -1})
