@@ -15,6 +15,7 @@
 | classifier.activation | none | gelu: three linear layers in a row are one |
 | classifier.padding | valid | same: any patch size |
 | classifier.evidence | false | true: heads also read measurements of the segmented tumour |
+| classifier.normalize | false | true: the tasks' first gradients do not drown the others' |
 
 The whole brain is seen at 96^3. The tasks leave out MGMT, which is hardly visible on MRI; add it
 with `model.tasks` and `objective.tasks`. On NVIDIA GPUs try
@@ -44,6 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
         dice_over="regions",
         cross_entropy_weight=1.0,
         deep_weights=(0.5, 0.25),
+        tasks_see_tumour=True,
     )
     config.optimizer.update(
         learning_rate=3e-4, weight_decay=1e-2, schedule="poly", warmup_steps=1000, clip_norm=1.0
@@ -94,6 +96,7 @@ def _model() -> dict[str, Any]:
             "padding": "same",
             "dropout": 0.2,
             "evidence": True,
+            "normalize": True,
         },
         "global_alignment": "crop",
         "deep_supervision": 2,

@@ -91,6 +91,7 @@ def _model() -> dict[str, Any]:
             "padding": "valid",
             "dropout": 0.2,
             "evidence": False,
+            "normalize": False,
         },
         "global_alignment": "none",
         "deep_supervision": 0,

@@ -27,7 +27,9 @@ _CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
 _OPEN_SECTIONS = ("model", "objective.class_weights", "objective.fixed_weights")
 """Sections whose fields depend on the network or the tasks."""
 
-_NULLABLE = frozenset({"optimizer.clip_norm", "train.best_metric", "train.ema_decay"})
+_NULLABLE = frozenset(
+    {"objective.label_weights", "optimizer.clip_norm", "train.best_metric", "train.ema_decay"}
+)
 """Fields that may be absent also where a config gives them a value."""
 
 _FAULTS_OF_A_FILE = (
@@ -69,6 +71,7 @@ def base_config() -> ConfigDict:
                 "sum_classes": False,
                 "batch_sums": False,
                 "cross_entropy_weight": 1.0,
+                "label_weights": placeholder(tuple),
                 "smooth": 1e-5,
                 "epsilon": 0.0,
                 "deep_weights": (),
@@ -76,6 +79,7 @@ def base_config() -> ConfigDict:
                 "class_weights": ConfigDict(),
                 "weighting": "uncertainty",
                 "fixed_weights": ConfigDict(),
+                "tasks_see_tumour": False,
             },
             "optimizer": {
                 "name": "adamw",

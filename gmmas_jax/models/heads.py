@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gmmas_jax.errors import UserError
 from gmmas_jax.models.fusion import average_pool, max_pool
-from gmmas_jax.models.layers import convolution, dense
+from gmmas_jax.models.layers import NORM_EPSILON, convolution, dense
 from gmmas_jax.models.options import ClassifierOptions, LayerOptions
 
 Tasks = tuple[tuple[str, int], ...]
@@ -157,6 +157,11 @@ class Classifier(nn.Module):
     def setup(self) -> None:
         """Names the parts, and so the parameters."""
         self.features = TaskFeatures(self.tasks, self.classifier, self.options)
+        if self.classifier.normalize:
+            self.norms = {
+                task: nn.LayerNorm(epsilon=NORM_EPSILON, dtype=jnp.float32)
+                for task, _ in self.tasks
+            }
         self.heads = {
             task: TaskHead(classes, self.classifier, self.options) for task, classes in self.tasks
         }
@@ -164,8 +169,10 @@ class Classifier(nn.Module):
     def pool(
         self, local: jax.Array, deep: jax.Array, logits: jax.Array, image: jax.Array
     ) -> dict[str, jax.Array]:
-        """Pools features of every task: see `TaskFeatures` and, if chosen, `tumour_evidence`."""
+        """Pools features of every task: `TaskFeatures` and what the options add."""
         pooled = self.features(local, deep)
+        if self.classifier.normalize:
+            pooled = {task: self.norms[task](x) for task, x in pooled.items()}
         if not self.classifier.evidence:
             return pooled
         evidence = tumour_evidence(logits, image)

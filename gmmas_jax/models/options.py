@@ -165,6 +165,8 @@ class ClassifierOptions:
         dropout: Rate on the pooled features.
         evidence: Whether the heads also read `heads.tumour_evidence`: what the network itself
             segmented, measured (not in the published network).
+        normalize: Whether the pooled features pass a layer norm before the head (not published):
+            maxima of a residual stream are large at first, and so would be the tasks' gradients.
     """
 
     local_width: int
@@ -175,6 +177,7 @@ class ClassifierOptions:
     padding: str
     dropout: float
     evidence: bool
+    normalize: bool
 
     def __post_init__(self) -> None:
         for name in ("activation", "padding"):

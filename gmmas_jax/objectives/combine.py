@@ -17,6 +17,8 @@ Metrics = dict[str, tuple[Array, Array]]
 total / count, and a count of 0 says that nothing was measured."""
 
 WEIGHTINGS = ("uncertainty", "fixed")
+VISIBLE_TUMOUR = 0.002
+"""Share of a patch that must be tumour for the patch to see it: 0.5 mL of 64 mm cubed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,7 @@ class Objective:
     class_weights: Mapping[str, Sequence[float] | None]
     weighting: str
     fixed_weights: Mapping[str, float]
+    tasks_see_tumour: bool
 
     def init(self) -> dict[str, dict[str, Array]]:
         """Returns the objective's own parameters: a log-variance s of 0 for each weighted term."""
@@ -45,7 +48,7 @@ class Objective:
     def counts(self, batch: Mapping[str, Any]) -> dict[str, Array]:
         """Returns how many examples of the batch are labelled, per term: scalars float32."""
         valid = {"segmentation": batch["label_valid"]}
-        valid |= {task: batch["target_valid"][task] for task in self.tasks}
+        valid |= {task: self._task_valid(batch, task) for task in self.tasks}
         return {name: jnp.sum(mask > 0, dtype=jnp.float32) for name, mask in valid.items()}
 
     def __call__(
@@ -87,7 +90,7 @@ class Objective:
                     f"{', '.join(outputs['tasks']) or 'no task'}. Name the same tasks in both."
                 )
             logits, targets = outputs["tasks"][task], batch["targets"][task]
-            valid = batch["target_valid"][task]
+            valid = self._task_valid(batch, task)
             count = jnp.sum(valid > 0, dtype=jnp.float32)
             values = classification.cross_entropy(logits, targets, valid, self.class_weights[task])
             totals[task] = values.sum()
@@ -103,6 +106,14 @@ class Objective:
         for name, value in params["log_variance"].items():
             metrics[f"log_variance/{name}"] = (part * value, part)
         return self._combine(params, losses, counts, share), metrics
+
+    def _task_valid(self, batch: Mapping[str, Any], task: str) -> Array:
+        """Returns [b] float32: 1 where the example teaches the task."""
+        valid = batch["target_valid"][task]
+        if not self.tasks_see_tumour:
+            return valid
+        visible = jnp.mean(batch["label"] > 0, axis=(1, 2, 3), dtype=jnp.float32) > VISIBLE_TUMOUR
+        return jnp.where((batch["label_valid"] > 0) & ~visible, 0.0, valid)
 
     def _terms(self) -> tuple[str, ...]:
         return ("segmentation", *self.tasks)
@@ -150,6 +161,7 @@ def make_objective(
     sum_classes: bool = False,
     batch_sums: bool = False,
     cross_entropy_weight: float = 0.0,
+    label_weights: Sequence[float] | None = None,
     smooth: float = 1e-5,
     epsilon: float = 0.0,
     deep_weights: Sequence[float] = (),
@@ -157,15 +169,17 @@ def make_objective(
     class_weights: Mapping[str, Sequence[float]] | None = None,
     weighting: str = "uncertainty",
     fixed_weights: Mapping[str, float] | None = None,
+    tasks_see_tumour: bool = False,
 ) -> Objective:
     """Makes the objective of multi-task training.
 
     Args:
         tasks: Names of `cases.tasks.TASKS`; may be empty.
-        dice_over: See `SegmentationLoss`, as for the next six.
+        dice_over: See `SegmentationLoss`, as for the next seven.
         sum_classes: Add the classes' losses instead of averaging them.
         batch_sums: Dice over the batch instead of per example.
         cross_entropy_weight: Weight of the voxel-wise cross-entropy.
+        label_weights: Weight of each class's voxels in it.
         smooth: Added to both sides of Dice's fraction.
         epsilon: Added to its denominator.
         deep_weights: One per lower-resolution output.
@@ -174,6 +188,8 @@ def make_objective(
         class_weights: Task to one relative weight per class.
         weighting: "uncertainty" (learned, see `objectives.uncertainty`) or "fixed".
         fixed_weights: With "fixed": term ("segmentation" or a task) to weight; 1 where not named.
+        tasks_see_tumour: Leave the tasks out of labelled patches that show no tumour: a type cannot
+            be told from healthy brain, and inference averages over windows that see tumour.
 
     Raises:
         UserError: On an unknown word, task, or number of class weights.
@@ -200,6 +216,7 @@ def make_objective(
         sum_classes=sum_classes,
         batch_sums=batch_sums,
         cross_entropy_weight=cross_entropy_weight,
+        label_weights=tuple(label_weights) if label_weights else None,
         smooth=smooth,
         epsilon=epsilon,
         deep_weights=tuple(deep_weights),
@@ -212,6 +229,7 @@ def make_objective(
         class_weights=dict.fromkeys(tasks) | class_weights,
         weighting=weighting,
         fixed_weights=dict.fromkeys(("segmentation", *tasks), 1.0) | fixed_weights,
+        tasks_see_tumour=tasks_see_tumour,
     )
 
 

@@ -29,6 +29,8 @@ class SegmentationLoss:
         batch_sums: Sum Dice over the whole batch before dividing, as the published code does,
             instead of one Dice per example. With accumulated gradients: over each microbatch.
         cross_entropy_weight: Weight of the voxel-wise cross-entropy beside Dice; 0 leaves it out.
+        label_weights: Relative weight of each class's voxels in that cross-entropy, background
+            first; None counts all alike, and so mostly background.
         smooth: Added to numerator and denominator of Dice, in voxels. With 0 a class that is absent
             from an example costs 1 whatever the network says, and passes no gradient.
         epsilon: Added to the denominator alone (the published code's 1e-5, with `smooth` 0).
@@ -40,6 +42,7 @@ class SegmentationLoss:
     sum_classes: bool = False
     batch_sums: bool = False
     cross_entropy_weight: float = 0.0
+    label_weights: tuple[float, ...] | None = None
     smooth: float = 1e-5
     epsilon: float = 0.0
     deep_weights: tuple[float, ...] = ()
@@ -81,7 +84,9 @@ class SegmentationLoss:
         missed = 1.0 - dice
         values = missed.sum(axis=-1) if self.sum_classes else missed.mean(axis=-1)
         if self.cross_entropy_weight:
-            values = values + self.cross_entropy_weight * voxel_cross_entropy(logits, label)
+            values = values + self.cross_entropy_weight * voxel_cross_entropy(
+                logits, label, self.label_weights
+            )
         # `where` and not a product: what stands in an unlabelled example may be anything.
         has_label = valid > 0
         return (
@@ -146,12 +151,15 @@ def overlap_sums(logits: Array, label: Array, dice_over: str) -> tuple[Array, Ar
     return jnp.stack(overlap, axis=-1), jnp.stack(size, axis=-1)
 
 
-def voxel_cross_entropy(logits: Array, label: Array) -> Array:
+def voxel_cross_entropy(
+    logits: Array, label: Array, label_weights: Sequence[float] | None = None
+) -> Array:
     """Averages the cross-entropy over an example's voxels.
 
     Args:
         logits: [b d h w k] of any float dtype.
         label: [b d h w] int.
+        label_weights: k weights, one for the voxels of each class; None for a plain mean.
 
     Returns:
         [b] float32, in nats; 0 for an example none of whose voxels has a class.
@@ -159,8 +167,11 @@ def voxel_cross_entropy(logits: Array, label: Array) -> Array:
     num_classes = logits.shape[-1]
     log_probability = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     truth = jax.nn.one_hot(label, num_classes, dtype=jnp.float32)
+    if label_weights is not None:
+        truth = truth * jnp.asarray(label_weights, jnp.float32)
     total = -jnp.sum(truth * log_probability, axis=(1, 2, 3, 4))
-    return total / jnp.maximum(has_class(label, num_classes).sum(axis=(1, 2, 3)), 1.0)
+    weight = truth.sum(axis=(1, 2, 3, 4))  # a voxel without a class has none
+    return total / jnp.where(weight > 0, weight, 1.0)
 
 
 def has_class(label: Array, num_classes: int) -> Array:

@@ -56,6 +56,7 @@ SMALL: dict[str, Any] = {
         "padding": "same",
         "dropout": 0.2,
         "evidence": False,
+        "normalize": False,
     },
     "global_alignment": "crop",
     "deep_supervision": 1,
