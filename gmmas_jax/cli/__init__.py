@@ -14,7 +14,7 @@ from typing import NoReturn
 from gmmas_jax import __version__
 from gmmas_jax.errors import UserError
 
-VERBS = ("synth",)
+VERBS = ("demo", "synth", "train", "evaluate", "predict")
 
 
 class Parser(argparse.ArgumentParser):

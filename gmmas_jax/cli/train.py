@@ -1,0 +1,63 @@
+"""`gmmas train`: one stage of training, begun or continued in a folder."""
+
+import argparse
+from pathlib import Path
+
+from gmmas_jax.errors import UserError
+
+SUMMARY = "train a network on a cohort; the same command again continues"
+EXAMPLE = (
+    "gmmas train --config configs/gmmas_mini.py --cohort cohort/cohort.csv --workdir runs/mini "
+    "--config.train.steps=2000"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE[:debug]",
+        help="the experiment; any field can be changed with --config.SECTION.FIELD=VALUE",
+    )
+    parser.add_argument(
+        "--cohort", type=Path, required=True, metavar="CSV", help="the manifest of the cases"
+    )
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for prepared cases, checkpoints, logs and, at the end, weights/",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=2, metavar="N", help="threads that read (default 2)"
+    )
+    parser.add_argument(
+        "--processes",
+        choices=("auto", "local", "none"),
+        default="auto",
+        help="auto joins the other processes of the cluster that the environment names; local is "
+        "a run of one process; none also forgoes saving on SIGTERM (default auto)",
+    )
+    parser.set_defaults(takes_overrides=True)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Trains, and says where the weights are."""
+    from gmmas_jax.cli.training import train
+
+    if arguments.workers < 1:
+        raise UserError(f"--workers is {arguments.workers}; expected at least 1.")
+    outcome = train(
+        arguments.config,
+        arguments.overrides or (),
+        cohort=arguments.cohort,
+        workdir=arguments.workdir,
+        processes=arguments.processes,
+        workers=arguments.workers,
+    )
+    if outcome.weights is None:
+        print(f"stopped at step {outcome.step}; the same command continues from there")
+    else:
+        print(f"weights: {outcome.weights}")
