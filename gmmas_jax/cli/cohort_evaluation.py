@@ -64,7 +64,7 @@ def evaluate(
             a mask or a task's label.
     """
     rows = _rows(Path(cohort), split)
-    curves = () if log is None else read_log(log)
+    curves = () if log is None else _log(Path(log))
     out = output_folder(out)
     root = Path(cohort).parent
     subset_dice: SubsetDice = {subset: [] for subset in SUBSETS} if subsets else {}
@@ -187,6 +187,15 @@ def _rows(cohort: Path, split: str | None) -> list[Row]:
             "the column split, or take all cases (--split all)."
         )
     return chosen
+
+
+def _log(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file; expected the metrics.jsonl of a training run. Check the path, "
+            "or leave --log out."
+        )
+    return read_log(path)
 
 
 def _add_subsets(

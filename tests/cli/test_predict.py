@@ -227,6 +227,13 @@ def test_a_split_without_cases_is_told(predictor: Predictor, tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_log_that_is_not_there_is_told_before_work(predictor: Predictor, tmp_path: Path):
+    with pytest.raises(UserError, match=r"nowhere\.jsonl: no such file"):
+        evaluate(
+            predictor, cohort(tmp_path, count=1), tmp_path / "out", log=tmp_path / "nowhere.jsonl"
+        )
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real cases are not here")
 def test_a_real_case(predictor: Predictor, tmp_path: Path):
     coarse = tiny_coarse(predictor)
