@@ -54,7 +54,9 @@ def slice_matrix(size: int, thickness: jax.Array, phase: jax.Array) -> jax.Array
     return (1.0 - share)[:, None] * average(lower) + share[:, None] * average(lower + 1.0)
 
 
-def acquire(key: jax.Array, signal: jax.Array, brain: jax.Array, *, artefacts: Artefacts, spacing_mm: float) -> jax.Array:
+def acquire(
+    key: jax.Array, signal: jax.Array, brain: jax.Array, *, artefacts: Artefacts, spacing_mm: float
+) -> jax.Array:
     """Scans one sequence.
 
     Args:
@@ -72,7 +74,9 @@ def acquire(key: jax.Array, signal: jax.Array, brain: jax.Array, *, artefacts: A
     thick = jax.random.bernoulli(k_thick, artefacts.thick_slices)
     axis = jax.random.categorical(k_axis, jnp.log(jnp.array([0.1, 0.2, 0.7])))  # mostly axial
     phase = jax.random.uniform(k_phase)
-    for i, (size, formula) in enumerate(zip(signal.shape, ("dhw,ed->ehw", "dhw,eh->dew", "dhw,ew->dhe"))):
+    for i, (size, formula) in enumerate(
+        zip(signal.shape, ("dhw,ed->ehw", "dhw,eh->dew", "dhw,ew->dhe"))
+    ):
         here = thick & (axis == i)
         matrix = slice_matrix(size, jnp.where(here, thickness, 1.0), jnp.where(here, phase, 0.0))
         signal = jnp.einsum(formula, signal, matrix)

@@ -18,7 +18,14 @@ from gmmas_jax.errors import UserError
 
 # Brain box of MNI152 with room for deformation, in mm: left, right / posterior, anterior / foot, head.
 BOX_MM = ((-80.0, 80.0), (-114.0, 78.0), (-74.0, 86.0))
-MAPS = ("brain", "grey", "white", "prior_glioblastoma", "prior_astrocytoma", "prior_oligodendroglioma")
+MAPS = (
+    "brain",
+    "grey",
+    "white",
+    "prior_glioblastoma",
+    "prior_astrocytoma",
+    "prior_oligodendroglioma",
+)
 FORMAT = 1
 
 
@@ -59,7 +66,9 @@ def load_anatomy(path: Path, *, spacing_mm: float) -> Anatomy:
             version, stored = int(data["format"]), float(data["spacing_mm"])
             maps = data["maps"].astype(np.float32) / 255
     except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UserError(f"{path}: not an anatomy file ({error}); delete it to make it anew") from error
+        raise UserError(
+            f"{path}: not an anatomy file ({error}); delete it to make it anew"
+        ) from error
     if version != FORMAT or stored != spacing_mm:
         raise UserError(
             f"{path}: holds anatomy version {version} at {stored:g} mm, expected version {FORMAT} at "

@@ -24,7 +24,7 @@ RELAXATION = (
     (0.94, 2200.0, 240.0),
     (0.87, 1650.0, 150.0),
     (0.93, 2100.0, 320.0),
-    (0.86, 1500.0, 125.0),
+    (0.88, 1500.0, 150.0),
     (0.84, 1350.0, 135.0),
     (0.45, 1100.0, 45.0),
 )
@@ -67,7 +67,11 @@ def draw_signals(key: jax.Array, gadolinium: jax.Array) -> jax.Array:
     t1n = density * jnp.abs(1.0 - kappa * jnp.exp(-recovery / t1)) * short_echo
     recovery_after = recovery * between(3, 0.92, 1.08)
     t1c = density * jnp.abs(1.0 - kappa * jnp.exp(-recovery_after / t1_after)) * short_echo
-    t2w = density * (1.0 - jnp.exp(-between(4, 3500.0, 6500.0) / t1)) * jnp.exp(-between(5, 80.0, 115.0) / t2)
+    t2w = (
+        density
+        * (1.0 - jnp.exp(-between(4, 3500.0, 6500.0) / t1))
+        * jnp.exp(-between(5, 80.0, 115.0) / t2)
+    )
     repetition, echo = between(6, 8000.0, 11000.0), between(7, 95.0, 140.0)
     fluid_t1 = t1[TISSUES.index("fluid")]
     # The inversion time that nulls fluid for this repetition time.

@@ -36,7 +36,9 @@ def generate(key: jax.Array, anatomy: Anatomy, *, artefacts: Artefacts = Artefac
     Returns:
         The patient on the anatomy's grid.
     """
-    k_type, k_deform, k_centre, k_radial, k_grow, k_tissue, k_signal, k_texture, k_scan = jax.random.split(key, 9)
+    k_type, k_deform, k_centre, k_radial, k_grow, k_tissue, k_signal, k_texture, k_scan = (
+        jax.random.split(key, 9)
+    )
     shape, spacing_mm = anatomy.maps.shape[1:], anatomy.spacing_mm
     genotype = draw_genotype(k_type)
 
@@ -84,7 +86,9 @@ def deform(key: jax.Array, shape: tuple[int, int, int], *, spacing_mm: float) ->
     shift = 2.0 / spacing_mm * jax.random.normal(k_shift, (3, 1, 1, 1))
     coordinates = jnp.einsum("ij,jdhw->idhw", matrix, voxel_grid(shape) - middle) + middle + shift
     for k, scale_mm, size_mm in ((k_coarse, 40.0, 3.0), (k_fine, 16.0, 1.0)):
-        push = [noise_field(axis, shape, scale=scale_mm / spacing_mm) for axis in jax.random.split(k, 3)]
+        push = [
+            noise_field(axis, shape, scale=scale_mm / spacing_mm) for axis in jax.random.split(k, 3)
+        ]
         coordinates = coordinates + size_mm / spacing_mm * jnp.stack(push)
     return coordinates
 
@@ -127,7 +131,9 @@ def split_tissue(
     k_fold, k_share, k_vessel, k_density = jax.random.split(key, 4)
     fluid = (1.0 - grey - white).clip(0.0)
     fold = noise_field(k_fold, brain.shape, scale=5.0 / spacing_mm)
-    fluid = (fluid + grey * (0.30 * fold - 0.05 + 0.08 * jax.random.normal(k_share)).clip(0.0)).clip(0.0)
+    fluid = (
+        fluid + grey * (0.30 * fold - 0.05 + 0.08 * jax.random.normal(k_share)).clip(0.0)
+    ).clip(0.0)
     parts = jnp.stack([grey, white, fluid]) + 1e-3
     sharp = parts**1.6
     grey, white, fluid = sharp / sharp.sum(0) * brain

@@ -28,11 +28,11 @@ MGMT_METHYLATED = 0.5
 RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
     "radius": ((9.0, 26.0), (13.0, 31.0), (12.0, 30.0)),
     "roughness": ((0.12, 0.32), (0.10, 0.22), (0.20, 0.40)),
-    "softness": ((0.02, 0.06), (0.02, 0.05), (0.10, 0.22)),
+    "softness": ((0.02, 0.05), (0.02, 0.05), (0.06, 0.14)),
     "oedema_reach": ((5.0, 30.0), (2.0, 16.0), (3.0, 20.0)),
     "ring": ((2.5, 8.0), (2.0, 6.0), (2.0, 6.0)),
     "mass_effect": ((0.05, 0.30), (0.03, 0.20), (0.0, 0.12)),
-    "gadolinium": ((0.35, 1.2), (0.15, 0.6), (0.12, 0.5)),
+    "gadolinium": ((0.10, 0.60), (0.06, 0.35), (0.06, 0.35)),
 }
 # Probability of each feature for the three types.
 CHANCES: dict[str, tuple[float, float, float]] = {

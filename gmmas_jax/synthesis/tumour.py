@@ -29,7 +29,9 @@ class Tumour(NamedTuple):
         """
         core = self.necrosis + self.solid + self.mucinous + self.calcium
         rest = 1.0 - core - self.oedema - self.enhancing
-        return jnp.argmax(jnp.stack([rest, core, self.oedema, self.enhancing]), axis=0).astype(jnp.int32)
+        return jnp.argmax(jnp.stack([rest, core, self.oedema, self.enhancing]), axis=0).astype(
+            jnp.int32
+        )
 
 
 def draw_centre(key: jax.Array, prior: jax.Array) -> jax.Array:
@@ -71,7 +73,9 @@ def radial_field(
     # The first lobe stays at the centre; the last one is a satellite, further out and smaller.
     reach = jnp.array([0.0, 0.55, 1.0]) * radius
     away = jax.random.normal(k_offset, (LOBES, 3)) * reach.reshape(-1, 1)
-    size = jax.random.uniform(k_size, (LOBES,), minval=0.4, maxval=0.85) * jnp.array([1.0, 1.0, 0.5])
+    size = jax.random.uniform(k_size, (LOBES,), minval=0.4, maxval=0.85) * jnp.array(
+        [1.0, 1.0, 0.5]
+    )
     size = radius * size.at[0].set(1.0)
     distance = [
         jnp.linalg.norm(local - away[i].reshape(3, 1, 1, 1), axis=0) / size[i] for i in range(LOBES)
@@ -130,7 +134,9 @@ def grow_tumour(
     enhancing, necrosis = ring * (core - inner) * gaps, ring * inner
     solid = core - enhancing - necrosis
 
-    patch = jnp.where(features["patchy_enhancement"], 1.0, 0.0) * inside(noise(8.0) - 1.0, jnp.asarray(0.12))
+    patch = jnp.where(features["patchy_enhancement"], 1.0, 0.0) * inside(
+        noise(8.0) - 1.0, jnp.asarray(0.12)
+    )
     enhancing, solid = enhancing + patch * solid, solid * (1.0 - patch)
 
     mixed = 0.6 * inside(noise(7.0) - 0.7, jnp.asarray(0.2)) * (1.0 - ring)
@@ -149,7 +155,9 @@ def grow_tumour(
     return Tumour(necrosis, solid, mucinous, enhancing, oedema, calcium)
 
 
-def displace(coordinates: jax.Array, centre: jax.Array, genotype: Genotype, *, spacing_mm: float) -> jax.Array:
+def displace(
+    coordinates: jax.Array, centre: jax.Array, genotype: Genotype, *, spacing_mm: float
+) -> jax.Array:
     """Pushes the anatomy away from the tumour (mass effect).
 
     Works on sampling coordinates: what is seen at a point came from nearer to the centre. The push
