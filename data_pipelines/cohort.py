@@ -146,6 +146,11 @@ def _entry(row: Row, folder: str, facts: dict[str, Any]) -> PreparedCase:
 def _refuse(refused: list[str], total: int) -> None:
     if not refused:
         return
+    if len(refused) == 1:
+        raise UserError(
+            f"{refused[0]} (1 of {total} cases cannot be used; the others are kept. Mend it or take "
+            "it out of the manifest, and run the same command again.)"
+        )
     shown = "\n".join(refused[:_TOLD])
     more = f"\n... and {len(refused) - _TOLD} more" if len(refused) > _TOLD else ""
     raise UserError(

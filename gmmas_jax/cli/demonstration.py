@@ -144,10 +144,10 @@ def _run_stage(stage: Stage, out: Path, records: dict[str, Any]) -> None:
     command = shlex.join(("gmmas", *stage.words))
     before = {"command": command, "version": __version__, "inputs": _digests(stage.inputs)}
     known = records.get(stage.name)
-    if known and all(known[name] == value for name, value in before.items()):
-        if stage.result.is_file():
-            print(f"== {stage.name}: done before", flush=True)
-            return
+    same = known and all(known[name] == value for name, value in before.items())
+    if same and stage.result.is_file():
+        print(f"== {stage.name}: done before", flush=True)
+        return
     print(f"== {command}", flush=True)
     began = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "gmmas_jax", *stage.words])

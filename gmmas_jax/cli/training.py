@@ -22,7 +22,7 @@ from gmmas_jax.models.gmmas import make_model
 from gmmas_jax.objectives.combine import make_objective
 from gmmas_jax.train.distributed import initialize
 from gmmas_jax.train.loop import FitResult, MakeBatches
-from gmmas_jax.train.run import run_training
+from gmmas_jax.train.run import TrainSettings, run_training
 from gmmas_jax.train.state import inference_variables
 from gmmas_jax.train.step import Batch
 
@@ -75,7 +75,7 @@ def train(
     config = to_dict(load_config(config_file, overrides))
     rows = training_rows(read_manifest(cohort), cohort)
     model, objective = make_model(**config["model"]), make_objective(**config["objective"])
-    _check_tasks(config)
+    _check(config)
     augmentation = make_augmentation(**config["augment"])
     workdir = output_folder(workdir)
     initialize(processes)
@@ -113,7 +113,9 @@ def training_rows(rows: Sequence[Row], source: Path) -> list[Row]:
     return chosen
 
 
-def _check_tasks(config: Mapping[str, Any]) -> None:
+def _check(config: Mapping[str, Any]) -> None:
+    """Finds mistakes that would else be told after the cohort was prepared."""
+    TrainSettings(**config["train"])
     heads, tasks = list(config["model"]["tasks"]), list(config["objective"]["tasks"])
     unknown = [task for task in tasks if task not in heads]
     if unknown:

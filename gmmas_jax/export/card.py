@@ -40,6 +40,7 @@ def model_card(
         Markdown.
     """
     data = config["data"]
+    estimated = ", ".join(config["objective"]["tasks"]) or "nothing else"
     origin = ", ".join(sites) or "not stated in the manifest"
     synthetic = (
         "- The training patients are synthetic: every number of accuracy on synthetic patients "
@@ -59,7 +60,7 @@ def model_card(
 ## What it is
 A GMMAS network (arXiv 2501.17758; this implementation: gmmas {version}) with {parameters:,} \
 parameters. From one to four of the MRI sequences t1n, t1c, t2w, t2f (skull-stripped, \
-co-registered) it outlines glioma and estimates {", ".join(config["objective"]["tasks"]) or "nothing else"}.
+co-registered) it outlines glioma and estimates {estimated}.
 
 ## What it was trained on
 {cases} cases of {patients} patients; site: {origin}. Images at {data["spacing_mm"]:g} mm, each \
