@@ -35,6 +35,7 @@ def read_header(path: Path, stream: BinaryIO) -> Any:
         raise UserError(
             f"{path}: compressed twice; expected one gzip layer. Decompress it once (gunzip)."
         )
+    kind: type[Any]
     if start[4:8] == b"n+2\x00" or start[4:8] == b"ni2\x00":
         kind, start = nib.Nifti2Header, start + stream.read(540 - 348)
     else:

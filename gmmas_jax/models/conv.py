@@ -1,10 +1,10 @@
 """3D convolution, lowered for the platform it runs on. The only place that calls the primitive.
 
-XLA's CPU backend runs 3D convolutions through a generic path; its 2D convolutions go through Eigen's
-blocked matrix product. A 3D kernel is a sum over depth taps of 2D kernels, so on a CPU the same sum
-is computed as 2D convolutions over depth slices (measured in `benchmarks/results`). GPU and TPU have
-native 3D kernels and use them. The choice is made when the program is lowered, so that one exported
-program holds the right form for each platform.
+XLA's CPU backend runs 3D convolutions through a generic path; its 2D convolutions go through
+Eigen's blocked matrix product. A 3D kernel is a sum over depth taps of 2D kernels, so on a CPU the
+same sum is computed as 2D convolutions over depth slices (measured in `benchmarks/results`). GPU
+and TPU have native 3D kernels and use them. The choice is made when the program is lowered, so that
+one exported program holds the right form for each platform.
 """
 
 from collections.abc import Sequence

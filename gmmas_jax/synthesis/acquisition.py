@@ -74,9 +74,8 @@ def acquire(
     thick = jax.random.bernoulli(k_thick, artefacts.thick_slices)
     axis = jax.random.categorical(k_axis, jnp.log(jnp.array([0.1, 0.2, 0.7])))  # mostly axial
     phase = jax.random.uniform(k_phase)
-    for i, (size, formula) in enumerate(
-        zip(signal.shape, ("dhw,ed->ehw", "dhw,eh->dew", "dhw,ew->dhe"))
-    ):
+    formulas = ("dhw,ed->ehw", "dhw,eh->dew", "dhw,ew->dhe")
+    for i, (size, formula) in enumerate(zip(signal.shape, formulas, strict=True)):
         here = thick & (axis == i)
         matrix = slice_matrix(size, jnp.where(here, thickness, 1.0), jnp.where(here, phase, 0.0))
         signal = jnp.einsum(formula, signal, matrix)

@@ -6,6 +6,7 @@ resampled and stored once as one array file; after that nilearn is not needed.
 """
 
 import os
+import zipfile
 from pathlib import Path
 
 import flax.struct
@@ -16,7 +17,8 @@ import numpy as np
 from gmmas_jax.cases.files import atomic_path
 from gmmas_jax.errors import UserError
 
-# Brain box of MNI152 with room for deformation, in mm: left, right / posterior, anterior / foot, head.
+# Brain box of MNI152 with room for deformation, in mm: left, right / posterior, anterior / foot,
+# head.
 BOX_MM = ((-80.0, 80.0), (-114.0, 78.0), (-74.0, 86.0))
 MAPS = (
     "brain",
@@ -65,14 +67,14 @@ def load_anatomy(path: Path, *, spacing_mm: float) -> Anatomy:
         with np.load(path, allow_pickle=False) as data:
             version, stored = int(data["format"]), float(data["spacing_mm"])
             maps = data["maps"].astype(np.float32) / 255
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path}: not an anatomy file ({error}); delete it to make it anew"
         ) from error
     if version != FORMAT or stored != spacing_mm:
         raise UserError(
-            f"{path}: holds anatomy version {version} at {stored:g} mm, expected version {FORMAT} at "
-            f"{spacing_mm:g} mm; name another file or delete this one"
+            f"{path}: holds anatomy version {version} at {stored:g} mm, expected version {FORMAT} "
+            f"at {spacing_mm:g} mm; name another file or delete this one"
         )
     return Anatomy(jnp.asarray(maps), spacing_mm)
 
@@ -114,10 +116,10 @@ def location_priors(
     """Says where each type of glioma starts, from 0 (never) to 1 (most often).
 
     Supratentorial, and by lobe: gliomas of adults are frontal in 40 %, temporal in 29 %, parietal
-    in 14 % (Larjavaara et al. 2007, Neuro-Oncology 9:319). Glioblastoma starts in deep white matter;
-    IDH-mutant astrocytoma is frontal, also insular and temporal (Lai et al. 2011, J Clin Oncol
-    29:4482); oligodendroglioma sits in frontal cortex and the white matter below it (Koeller and
-    Rushing 2005, RadioGraphics 25:1669).
+    in 14 % (Larjavaara et al. 2007, Neuro-Oncology 9:319). Glioblastoma starts in deep white
+    matter; IDH-mutant astrocytoma is frontal, also insular and temporal (Lai et al. 2011, J Clin
+    Oncol 29:4482); oligodendroglioma sits in frontal cortex and the white matter below it (Koeller
+    and Rushing 2005, RadioGraphics 25:1669).
 
     Args:
         world: [3 d h w] float, MNI coordinates in mm.
@@ -153,8 +155,8 @@ def _read_nilearn(name: str) -> tuple[np.ndarray, np.ndarray]:
         import nilearn.image
     except ImportError as error:
         raise UserError(
-            "the MNI152 anatomy comes from nilearn, which is not installed: `pip install nilearn`, or "
-            "give an anatomy file made elsewhere"
+            "the MNI152 anatomy comes from nilearn, which is not installed: `pip install nilearn`, "
+            "or give an anatomy file made elsewhere"
         ) from error
     folder = Path(os.fspath(nilearn.datasets.__file__)).parent / "data"
     file = folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"

@@ -2,10 +2,10 @@
 
 Every patient gets relaxation times drawn around published means and sequence timings drawn around
 clinical protocols, so that contrasts keep their physical order and vary as between scanners. Brain
-values are those measured near 3 T (Wansapura et al. 1999, J Magn Reson Imaging 9:531; Stanisz et al.
-2005, Magn Reson Med 54:507); tumour values follow quantitative MRI of gliomas (Hattingen et al. 2017,
-Oncotarget 8:57827), rounded. The fluid-like core of the T2-FLAIR mismatch is given relaxation times
-near those of fluid, which is what makes FLAIR suppress it.
+values are those measured near 3 T (Wansapura et al. 1999, J Magn Reson Imaging 9:531; Stanisz et
+al. 2005, Magn Reson Med 54:507); tumour values follow quantitative MRI of gliomas (Hattingen et al.
+2017, Oncotarget 8:57827), rounded. The fluid-like core of the T2-FLAIR mismatch is given relaxation
+times near those of fluid, which is what makes FLAIR suppress it.
 """
 
 import jax
@@ -42,7 +42,8 @@ def draw_signals(key: jax.Array, gadolinium: jax.Array) -> jax.Array:
     """Draws a patient's and a protocol's numbers and returns the signal of each pure tissue.
 
     T1-weighted images use a partial inversion preparation (between spin echo and MPRAGE),
-    T2-weighted a spin echo, FLAIR an inversion that nulls fluid: S = PD·|1 − κe^(−TI/T1)…|·e^(−TE/T2).
+    T2-weighted a spin echo, FLAIR an inversion that nulls fluid:
+    S = PD·|1 − κe^(−TI/T1)…|·e^(−TE/T2).
 
     Args:
         key: Typed PRNG key.

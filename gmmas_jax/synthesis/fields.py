@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-Shape3 = tuple[int, int, int]
+Shape3 = tuple[int, ...]
+"""Three lengths in voxels; JAX types `.shape` without a rank."""
 
 
 def noise_field(key: jax.Array, shape: Shape3, *, scale: float) -> jax.Array:
@@ -39,7 +40,9 @@ def octave_noise(key: jax.Array, shape: Shape3, *, scales: tuple[float, ...]) ->
     """
     keys = jax.random.split(key, len(scales))
     weights = jnp.sqrt(jnp.asarray(scales))
-    fields = [w * noise_field(k, shape, scale=s) for k, w, s in zip(keys, weights, scales)]
+    fields = [
+        w * noise_field(k, shape, scale=s) for k, w, s in zip(keys, weights, scales, strict=True)
+    ]
     return sum(fields[1:], fields[0]) / jnp.sqrt(sum(scales))
 
 

@@ -8,21 +8,29 @@ import jax.numpy as jnp
 from gmmas_jax.synthesis.acquisition import Artefacts, acquire
 from gmmas_jax.synthesis.anatomy import Anatomy
 from gmmas_jax.synthesis.contrast import TISSUES, draw_signals
-from gmmas_jax.synthesis.fields import noise_field, sample_linear, voxel_grid
+from gmmas_jax.synthesis.fields import Shape3, noise_field, sample_linear, voxel_grid
 from gmmas_jax.synthesis.genotype import Genotype, draw_genotype
 from gmmas_jax.synthesis.tumour import Tumour, displace, draw_centre, grow_tumour, radial_field
 
+STANDARD = Artefacts()
+"""The strengths of a clinical scanner."""
+
 
 class Patient(TypedDict):
-    """image: [d h w 4] float32 (t1n, t1c, t2w, t2f; skull-stripped, zero outside the brain); label:
-    [d h w] int32 (0 background, 1 NCR, 2 ED, 3 ET); tasks: {task: [] int32 class index}."""
+    """What `generate` returns.
+
+    Attributes:
+        image: [d h w 4] float32: t1n, t1c, t2w, t2f; skull-stripped, zero outside the brain.
+        label: [d h w] int32: 0 background, 1 NCR, 2 ED, 3 ET.
+        tasks: {task: [] int32 class index}.
+    """
 
     image: jax.Array
     label: jax.Array
     tasks: dict[str, jax.Array]
 
 
-def generate(key: jax.Array, anatomy: Anatomy, *, artefacts: Artefacts = Artefacts()) -> Patient:
+def generate(key: jax.Array, anatomy: Anatomy, *, artefacts: Artefacts = STANDARD) -> Patient:
     """Generates a patient. Pure, with static shapes: works under `jit` and `vmap`.
 
     Random intensities over real tissue maps follow SynthSeg (Billot et al. 2023, Med Image Anal
@@ -65,7 +73,7 @@ def generate(key: jax.Array, anatomy: Anatomy, *, artefacts: Artefacts = Artefac
     return {"image": jnp.stack(scans, axis=-1), "label": tumour.label(), "tasks": genotype.tasks()}
 
 
-def deform(key: jax.Array, shape: tuple[int, int, int], *, spacing_mm: float) -> jax.Array:
+def deform(key: jax.Array, shape: Shape3, *, spacing_mm: float) -> jax.Array:
     """Draws a head: affine and smooth elastic deformation of the atlas.
 
     Args:

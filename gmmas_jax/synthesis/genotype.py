@@ -1,14 +1,20 @@
 """What each molecular type of glioma looks like on MRI: the ranges that the generator draws from.
 
-| type | appearance, as published |
-| --- | --- |
-| glioblastoma, IDH-wildtype | enhancing ring around necrosis, large oedema (Ellingson 2015, Curr Neurol Neurosci Rep 15:506; Carrillo et al. 2012, AJNR 33:1349: IDH-mutant tumours have less enhancement, less oedema) |
-| astrocytoma, IDH-mutant | T2-FLAIR mismatch: a core as bright as fluid on T2, dark on FLAIR but for its rim (Patel et al. 2017, Clin Cancer Res 23:6078; Broen et al. 2018, Neuro-Oncology 20:1393: specific, found in about half), sharp border, little enhancement |
-| oligodendroglioma, IDH-mutant and 1p/19q-codeleted | indistinct border, mixed signal, calcification, cortical and frontal (Jenkinson et al. 2006, Brain 129:1884; Koeller and Rushing 2005, RadioGraphics 25:1669), patchy enhancement in up to half |
+Appearance, as published:
+
+- glioblastoma, IDH-wildtype: enhancing ring around necrosis, large oedema (Ellingson 2015, Curr
+  Neurol Neurosci Rep 15:506; Carrillo et al. 2012, AJNR 33:1349: IDH-mutant tumours have less
+  enhancement, less oedema);
+- astrocytoma, IDH-mutant: T2-FLAIR mismatch, that is a core as bright as fluid on T2 and dark on
+  FLAIR but for its rim (Patel et al. 2017, Clin Cancer Res 23:6078; Broen et al. 2018,
+  Neuro-Oncology 20:1393: specific, found in about half), sharp border, little enhancement;
+- oligodendroglioma, IDH-mutant and 1p/19q-codeleted: indistinct border, mixed signal,
+  calcification, cortical and frontal (Jenkinson et al. 2006, Brain 129:1884; Koeller and Rushing
+  2005, RadioGraphics 25:1669), patchy enhancement in up to half.
 
 MGMT promoter methylation is drawn apart from everything visible: on public data nobody has shown
-that MRI tells it (Saeed et al. 2022, arXiv:2201.06086; Kim et al. 2022, Cancers 14:4827). A model that
-"predicts" it on these patients is overfitting.
+that MRI tells it (Saeed et al. 2022, arXiv:2201.06086; Kim et al. 2022, Cancers 14:4827). A model
+that "predicts" it on these patients is overfitting.
 """
 
 from typing import NamedTuple
@@ -45,7 +51,7 @@ CHANCES: dict[str, tuple[float, float, float]] = {
 
 
 class Genotype(NamedTuple):
-    """A patient's drawn type. All values are scalars; classes are indices into `cases.tasks.TASKS`."""
+    """A patient's drawn type: scalars; classes are indices into `cases.tasks.TASKS`."""
 
     histology: jax.Array
     grade: jax.Array
@@ -71,20 +77,23 @@ def draw_genotype(key: jax.Array) -> Genotype:
         key: Typed PRNG key.
 
     Returns:
-        The genotype; `ranges` has the keys of `RANGES` (float32), `features` those of `CHANCES` (bool).
+        The genotype; `ranges` has the keys of `RANGES` (float32), `features` those of `CHANCES`
+        (bool).
     """
     k_type, k_grade, k_mgmt, k_ranges, k_features = jax.random.split(key, 5)
     histology = jax.random.choice(k_type, 3, p=jnp.asarray(SHARES)).astype(jnp.int32)
     grade = jax.random.categorical(k_grade, jnp.log(jnp.asarray(GRADE_SHARES)[histology] + 1e-9))
     mgmt = jax.random.bernoulli(k_mgmt, MGMT_METHYLATED)
+    keys = jax.random.split(k_ranges, len(RANGES))
     ranges = {
         name: jax.random.uniform(
             k, minval=jnp.asarray(bounds)[histology, 0], maxval=jnp.asarray(bounds)[histology, 1]
         )
-        for k, (name, bounds) in zip(jax.random.split(k_ranges, len(RANGES)), RANGES.items())
+        for k, (name, bounds) in zip(keys, RANGES.items(), strict=True)
     }
+    keys = jax.random.split(k_features, len(CHANCES))
     features = {
         name: jax.random.bernoulli(k, jnp.asarray(chances)[histology])
-        for k, (name, chances) in zip(jax.random.split(k_features, len(CHANCES)), CHANCES.items())
+        for k, (name, chances) in zip(keys, CHANCES.items(), strict=True)
     }
     return Genotype(histology, grade.astype(jnp.int32), mgmt.astype(jnp.int32), ranges, features)

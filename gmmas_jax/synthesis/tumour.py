@@ -22,10 +22,10 @@ class Tumour(NamedTuple):
     calcium: jax.Array
 
     def label(self) -> jax.Array:
-        """Returns the label map [d h w] int32: each voxel takes the class with the largest fraction.
+        """Returns the label map [d h w] int32: per voxel the class of the largest fraction.
 
-        Classes are 0 background, 1 core that does not enhance (necrotic, solid, mucinous, calcified:
-        one class in BraTS since 2017), 2 oedema, 3 enhancing.
+        Classes are 0 background, 1 core that does not enhance (necrotic, solid, mucinous,
+        calcified: one class in BraTS since 2017), 2 oedema, 3 enhancing.
         """
         core = self.necrosis + self.solid + self.mucinous + self.calcium
         rest = 1.0 - core - self.oedema - self.enhancing
