@@ -40,7 +40,7 @@ def make_augmentation(
     """
     if len(flip) != 3 or not all(0 <= share <= 1 for share in flip):
         raise UserError(f"augment.flip is {tuple(flip)}; expected three shares between 0 and 1.")
-    strengths = {
+    strengths: dict[str, Any] = {
         "intensity_scale": intensity_scale,
         "intensity_shift": intensity_shift,
         "gamma": gamma,

@@ -170,7 +170,10 @@ def _stored_tasks(out: Path, index: int, settings: dict[str, Any]) -> dict[str, 
 def _row(index: int, tasks: dict[str, str], *, test: int, val: int) -> Row:
     name = case_id(index)
     split = "test" if index < test else "val" if index < test + val else "train"
-    files = {suffix: f"{name}/{name}-{suffix}.nii.gz" for suffix in (*SEQUENCES, "seg")}
+    cells: dict[str, Any] = {
+        suffix: f"{name}/{name}-{suffix}.nii.gz" for suffix in (*SEQUENCES, "seg")
+    }
+    cells |= tasks
     return Row(
         case_id=name,
         patient_id=name.removesuffix("-000"),
@@ -178,8 +181,7 @@ def _row(index: int, tasks: dict[str, str], *, test: int, val: int) -> Row:
         label_convention="brats2023",
         site="synthetic",
         split=split,
-        **files,
-        **tasks,
+        **cells,
     )
 
 

@@ -11,20 +11,20 @@ from gmmas_jax.synthesis.generator import generate
 from tests.synthesis.coarse_head import SPACING, coarse_maps
 
 
-@pytest.fixture(scope="package", autouse=True)
-def _ranks() -> Iterator[None]:
+@pytest.fixture(name="broadcasting", scope="package", autouse=True)
+def _broadcasting() -> Iterator[None]:
     """The generator is written with NumPy's broadcasting; the tests look at what it makes."""
     with jax.numpy_rank_promotion("allow"):
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def anatomy() -> Anatomy:
     return Anatomy(jnp.asarray(coarse_maps()), SPACING)
 
 
-@pytest.fixture(scope="session")
-def compiled(anatomy):
+@pytest.fixture(scope="package")
+def compiled(anatomy, broadcasting):
     """Returns the generator, compiled: key to patient as NumPy arrays."""
     lowered = jax.jit(generate).lower(jax.random.key(0), anatomy)
     function = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})

@@ -1,0 +1,123 @@
+"""The demo's stages: their commands, what is skipped the second time, and what a failure says.
+
+The stages themselves are stand-ins here that write the files of the real ones.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gmmas_jax.cases.manifest import Row, write_manifest
+from gmmas_jax.cli import demonstration, main
+from gmmas_jax.cli.demonstration import Plan, demonstrate
+from gmmas_jax.errors import UserError
+
+PLAN = Plan(config="some.py", patients=3, test=2, synth_options=("--spacing", "8"))
+START = subprocess.Popen
+
+
+def _write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.fixture(name="stages")
+def _stages(monkeypatch, tmp_path):
+    """Replaces the stages; returns the list of commands that were run, and their exit codes."""
+    commands, codes = [], {}
+    out = tmp_path / "demo"
+
+    def stand_in(words):
+        verb, *rest = words[3:]
+        commands.append(words[3:])
+        if verb == "synth":
+            rows = [Row(case_id=f"S{i}", patient_id=f"S{i}", split="test") for i in range(2)]
+            for row in rows:
+                _write(out / "cohort" / row.case_id / "t1n.nii.gz", row.case_id)
+            write_manifest(out / "cohort" / "cohort.csv", rows)
+        elif verb == "train":
+            _write(out / "training" / "weights" / "weights.safetensors", " ".join(words))
+        elif verb == "evaluate":
+            dice = {"mean": 0.9, "ci95": [0.8, 0.95], "n": 2}
+            regions = {"WT": {"dice": dice, "hd95": dice, "nsd": dice}}
+            metrics = {"n": 2, "protocol": "p", "regions": regions, "tasks": {}}
+            _write(out / "evaluation" / "metrics.json", json.dumps(metrics))
+            _write(out / "evaluation" / "report.html", "")
+        else:
+            _write(out / "predictions" / rest[0].rpartition("/")[2] / "report.html", "")
+        return START([sys.executable, "-c", f"raise SystemExit({codes.get(verb, 0)})"])
+
+    monkeypatch.setattr(demonstration.subprocess, "Popen", stand_in)
+    return commands, codes, out
+
+
+def test_stages_run_in_order_and_tell_where_the_reports_are(stages, capsys):
+    commands, _, out = stages
+    demonstrate(out, seed=4, plan=PLAN)
+    assert [words[0] for words in commands] == ["synth", "train", "evaluate", "predict"]
+    synth, train, evaluate, predict = (" ".join(words) for words in commands)
+    assert synth == f"synth --out {out}/cohort --patients 5 --test 2 --seed 4 --spacing 8"
+    assert train == (
+        f"train --config some.py --cohort {out}/cohort/cohort.csv --workdir {out}/training "
+        "--config.seed=4"
+    )
+    assert f"--weights {out}/training/weights --cohort {out}/cohort/cohort.csv" in evaluate
+    assert f"predict {out}/cohort/S0 --weights {out}/training/weights" in predict
+    shown = capsys.readouterr().out
+    assert "WT" in shown
+    assert "0.90" in shown
+    assert "peak memory" in shown
+    assert f"Open: {out}/evaluation/report.html" in shown
+    assert f"Open: {out}/predictions/S0/report.html" in shown
+
+
+def test_commands_of_the_stages_are_ones_that_the_program_knows(stages):
+    from gmmas_jax.cli import _parse
+
+    commands, _, out = stages
+    demonstrate(out, plan=PLAN)
+    for words in commands:
+        _parse(words)
+
+
+def test_what_is_done_is_not_done_again(stages):
+    commands, _, out = stages
+    demonstrate(out, plan=PLAN)
+    commands.clear()
+    demonstrate(out, plan=PLAN)
+    assert commands == []
+    # A lost result is made again; other weights make all that follows again.
+    (out / "evaluation" / "report.html").unlink()
+    demonstrate(out, plan=PLAN)
+    assert [words[0] for words in commands] == ["evaluate"]
+    commands.clear()
+    (out / "training" / "weights" / "weights.safetensors").write_text("other")
+    demonstrate(out, plan=PLAN)
+    assert [words[0] for words in commands] == ["evaluate", "predict"]
+
+
+def test_real_case_is_predicted_too(stages, tmp_path, capsys):
+    commands, _, out = stages
+    case = tmp_path / "patient"
+    _write(case / "t1c.nii.gz", "scan")
+    demonstrate(out, plan=PLAN, case=case)
+    assert [words[1] for words in commands[3:]] == [f"{out}/cohort/S0", str(case)]
+    assert f"Open: {out}/predictions/patient/report.html" in capsys.readouterr().out
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        demonstrate(out, plan=PLAN, case=tmp_path / "nowhere")
+
+
+def test_failure_ends_the_demo_and_the_next_call_goes_on(stages, capsys):
+    commands, codes, out = stages
+    codes["evaluate"] = 2
+    assert main(["demo", "--out", str(out)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("gmmas demo: error: the stage 'evaluate' ended with exit code 2")
+    commands.clear()
+    codes["evaluate"] = 130
+    assert main(["demo", "--out", str(out)]) == 130
+    codes.clear()
+    assert main(["demo", "--out", str(out)]) == 0
+    assert [words[0] for words in commands] == ["evaluate", "evaluate", "predict"]
