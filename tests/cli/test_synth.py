@@ -11,6 +11,8 @@ from gmmas_jax.cli import main, synthetic_cohort
 from gmmas_jax.synthesis.anatomy import FORMAT, anatomy_affine
 from tests.synthesis.coarse_head import SPACING, coarse_maps
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(name="synth", scope="module")
 def _synth(tmp_path_factory):

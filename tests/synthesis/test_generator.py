@@ -43,6 +43,7 @@ def _together(anatomy):
     return keys, jax.device_get(function(*arguments))
 
 
+@pytest.mark.slow
 def test_vmap_gives_the_same_patients(compiled, together):
     keys, patients = together
     for key, position in zip(keys, (0, 2), strict=True):
@@ -55,6 +56,7 @@ def test_vmap_gives_the_same_patients(compiled, together):
             assert patients["tasks"][task][position] == alone["tasks"][task]
 
 
+@pytest.mark.slow
 def test_mgmt_changes_nothing_that_can_be_seen(together):
     """The same patient with the other MGMT status has the same image and mask, bit for bit."""
     _, patients = together
