@@ -34,7 +34,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.objective.update(
         tasks=tuple(TASKS),
         dice_over="labels",
-        label_weights=(0.2, 1.0, 1.0, 1.5),
         smooth=20.0,
         whole_weight=0.3,
         tasks_see_tumour=True,
@@ -42,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.update(
         learning_rate=2e-3, schedule="cosine", warmup_steps=40, weight_decay=1e-3, clip_norm=5.0
     )
-    config.train.update(steps=1400, log_every=10, checkpoint_every=200, ema_decay=0.99)
+    config.train.update(steps=1200, log_every=10, checkpoint_every=200, ema_decay=0.99)
     # The window is larger than the patch and holds a whole brain: one pass for most cases.
     config.inference.update(window=(80, 96, 80), overlap=0.25)
     if is_debug(arg):

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from gmmas_jax.errors import UserError
-from gmmas_jax.objectives.segmentation import SegmentationLoss, groups, subsample
+from gmmas_jax.objectives.segmentation import (
+    SegmentationLoss,
+    groups,
+    subsample,
+    voxel_cross_entropy,
+)
 
 SHAPE = (3, 4, 6, 8)
 NUM_CLASSES = 4
@@ -76,6 +81,39 @@ def test_cross_entropy_equals_numpy(data):
     )
     picked = np.take_along_axis(_softmax(logits), label[..., None], axis=-1)[..., 0]
     np.testing.assert_allclose(both - plain, -0.5 * np.log(picked).mean((1, 2, 3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [(0.2, 1.0, 1.0, 1.5), (1.0, 0.0, 2.0, 5.0)])
+def test_label_weights_weigh_the_voxels_of_each_class(data, weights):
+    logits, label = data
+    label = label.copy()
+    label[0, 0] = 7  # without a class: neither above nor below the fraction
+    values = voxel_cross_entropy(jnp.asarray(logits), jnp.asarray(label), weights)
+    picked = np.take_along_axis(_softmax(logits), np.minimum(label, 3)[..., None], axis=-1)[..., 0]
+    weight = np.append(weights, [0.0] * 4)[label]
+    expected = -(weight * np.log(picked)).sum((1, 2, 3)) / weight.sum((1, 2, 3))
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+    loss = SegmentationLoss(cross_entropy_weight=0.5, label_weights=weights)
+    both, _ = loss(jnp.asarray(logits), jnp.asarray(label), _ones())
+    plain, _ = SegmentationLoss()(jnp.asarray(logits), jnp.asarray(label), _ones())
+    np.testing.assert_allclose(both - plain, 0.5 * expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, (1.0,) * 4, (3.0,) * 4])
+def test_equal_label_weights_are_a_plain_mean(data, weights):
+    logits, label = data
+    values = voxel_cross_entropy(jnp.asarray(logits), jnp.asarray(label), weights)
+    picked = np.take_along_axis(_softmax(logits), label[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(values, -np.log(picked).mean((1, 2, 3)), rtol=1e-5)
+
+
+def test_an_example_whose_voxels_all_weigh_nothing_is_zero_and_not_nan(data):
+    logits, label = data
+    value, gradient = jax.value_and_grad(
+        lambda x: voxel_cross_entropy(x, jnp.zeros_like(label), (0.0, 1.0, 1.0, 1.0)).sum()
+    )(jnp.asarray(logits))
+    assert value == 0
+    assert not gradient.any()
 
 
 def test_one_example_equals_its_value_in_a_batch(data):
