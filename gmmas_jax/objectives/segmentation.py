@@ -168,7 +168,7 @@ def voxel_cross_entropy(
     log_probability = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     truth = jax.nn.one_hot(label, num_classes, dtype=jnp.float32)
     if label_weights is not None:
-        truth = truth * jnp.asarray(label_weights, jnp.float32)
+        truth = truth * jnp.asarray(label_weights, jnp.float32)[None, None, None, None]
     total = -jnp.sum(truth * log_probability, axis=(1, 2, 3, 4))
     weight = truth.sum(axis=(1, 2, 3, 4))  # a voxel without a class has none
     return total / jnp.where(weight > 0, weight, 1.0)

@@ -26,7 +26,7 @@ GEOMETRIES = {
     "padded pointwise": ((1, 1, 1), (EVEN, NONE, BEFORE), (3, 4, 3), (3, 2)),
 }
 CASES = [(name, strides) for name in GEOMETRIES for strides in ((1, 1, 1), (2, 2, 2))]
-CASES += [("unequal", (1, 2, 2)), ("unequal", (2, 1, 1))]
+CASES += [("unequal", (1, 2, 2)), ("unequal", (2, 1, 2))]
 
 
 def _draw(*shape, seed):
