@@ -88,6 +88,7 @@ def train(
         case_name=lambda position: index.cases[position].case_id,
         workdir=workdir,
         transform=augmentation,
+        stream=sys.stderr,
     )
     if result.preempted:
         return Outcome(result.step, None)

@@ -25,6 +25,7 @@ def get_config():
         config.model = ConfigDict(small_config(deep_supervision=0))
     config.data.update(spacing_mm=1.0, patch=(8, 8, 8), whole=(8, 8, 8), batch_size=2)
     config.objective.update(tasks=("idh", "histology"))
+    config.optimizer.schedule = "constant"
     config.train.update(steps=3, log_every=1, checkpoint_every=2, ema_decay=0.9)
     config.inference.update(window=(8, 8, 8))
     return config.lock()
