@@ -258,7 +258,8 @@ def _read(name: str, text: str, current: Any, kind: type) -> Any:
     if text.lower() == "none":
         if current is None or name in _NULLABLE:
             return None
-        raise _unreadable(name, text, kind)
+        if kind is not str:  # 'none' is also a word: model.global_alignment, model.layers.remat
+            raise _unreadable(name, text, kind)
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise _unreadable(name, text, kind)

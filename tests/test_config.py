@@ -163,3 +163,11 @@ def test_base_config_fits_what_reads_it():
     make_objective(**config["objective"])
     make_optimizer(steps=config["train"]["steps"], **config["optimizer"])
     TrainSettings(**config["train"])
+
+
+def test_none_is_a_word_where_a_field_holds_words():
+    config = load_config(
+        "configs/gmmas.py", ["model.global_alignment=none", "optimizer.clip_norm=none"]
+    )
+    assert config.model.global_alignment == "none"
+    assert config.optimizer.clip_norm is None

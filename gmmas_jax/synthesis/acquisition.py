@@ -19,10 +19,10 @@ class Artefacts:
         gamma: Standard deviation of the log of the exponent on the signal.
     """
 
-    thick_slices: float = flax.struct.field(pytree_node=False, default=0.35)
+    thick_slices: float = flax.struct.field(pytree_node=False, default=0.30)
     thickness_mm: float = flax.struct.field(pytree_node=False, default=6.0)
     bias: float = flax.struct.field(pytree_node=False, default=0.12)
-    noise: float = flax.struct.field(pytree_node=False, default=0.08)
+    noise: float = flax.struct.field(pytree_node=False, default=0.05)
     gamma: float = flax.struct.field(pytree_node=False, default=0.18)
 
 
