@@ -148,8 +148,8 @@ def _refuse(refused: list[str], total: int) -> None:
         return
     if len(refused) == 1:
         raise UserError(
-            f"{refused[0]} (1 of {total} cases cannot be used; the others are kept. Mend it or take "
-            "it out of the manifest, and run the same command again.)"
+            f"{refused[0]} (1 of {total} cases cannot be used; the others are kept. Mend it or "
+            "take it out of the manifest, and run the same command again.)"
         )
     shown = "\n".join(refused[:_TOLD])
     more = f"\n... and {len(refused) - _TOLD} more" if len(refused) > _TOLD else ""
