@@ -288,8 +288,8 @@ def page(result: dict[str, Any]) -> str:
         "| --- | --- |",
         *(f"| {name.replace('_', ' ')} | {value} |" for name, value in machine.items()),
         "",
-        f"Both sides have {parts['parameters']:,} parameters. With the same ones, the largest differences relative "
-        f"to the largest value: {differences}.",
+        f"Both sides have {parts['parameters']:,} parameters. With the same ones, the largest "
+        f"differences relative to the largest value: {differences}.",
         "",
         "| work | side | median s | least s | greatest s | rounds |",
         "| --- | --- | --- | --- | --- | --- |",
