@@ -35,15 +35,16 @@ def get_config(arg: str = "") -> ConfigDict:
         tasks=tuple(TASKS),
         dice_over="labels",
         smooth=20.0,
+        deep_weights=(0.5,),
         whole_weight=0.3,
         tasks_see_tumour=True,
     )
     config.optimizer.update(
-        learning_rate=2e-3, schedule="cosine", warmup_steps=40, weight_decay=1e-3, clip_norm=5.0
+        learning_rate=3e-3, schedule="cosine", warmup_steps=40, weight_decay=1e-3, clip_norm=5.0
     )
-    config.train.update(steps=1200, log_every=10, checkpoint_every=200, ema_decay=0.99)
+    config.train.update(steps=850, log_every=10, checkpoint_every=200, ema_decay=0.99)
     # The window is larger than the patch and holds a whole brain: one pass for most cases.
-    config.inference.update(window=(80, 96, 80), overlap=0.25)
+    config.inference.update(window=(80, 96, 80), overlap=0.25, min_island_ml=0.5)
     if is_debug(arg):
         _shrink(config)
     return config.lock()
@@ -99,7 +100,7 @@ def _model() -> dict[str, Any]:
             "normalize": True,
         },
         "global_alignment": "crop",
-        "deep_supervision": 0,
+        "deep_supervision": 1,
         "detail_width": 12,
     }
 

@@ -109,7 +109,12 @@ def base_config() -> ConfigDict:
                 "split_above_bytes": 2**20,
             },
             "mesh": {"data": -1, "fsdp": 1},
-            "inference": {"window": (128, 128, 128), "overlap": 0.5, "flips": False},
+            "inference": {
+                "window": (128, 128, 128),
+                "overlap": 0.5,
+                "flips": False,
+                "min_island_ml": 0.0,
+            },
         }
     )
     return config.lock()

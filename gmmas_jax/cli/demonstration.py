@@ -36,7 +36,7 @@ class Plan:
     """
 
     config: str = "configs/gmmas_mini.py"
-    patients: int = 160
+    patients: int = 144
     test: int = 24
     synth_options: tuple[str, ...] = ()
 

@@ -19,6 +19,7 @@ from gmmas_jax.cases.tasks import TASKS
 from gmmas_jax.clinical.volumes import volumes_ml
 from gmmas_jax.errors import UserError
 from gmmas_jax.export.weights import Weights, load_weights
+from gmmas_jax.inference.islands import drop_islands
 from gmmas_jax.inference.settings import InferenceSettings
 from gmmas_jax.inference.sliding_window import Tiling, Windows, make_tiling, overlap_slices, slide
 from gmmas_jax.inference.uncertainty import mutual_information, softmax
@@ -171,6 +172,9 @@ class Predictor:
             logits, samples = jax.tree.map(
                 lambda a, b: (a + b) / 2, (logits, samples), mirrored[1:]
             )
+        if self.settings.min_island_ml:
+            voxels = self.settings.min_island_ml * 1000 / self.spacing_mm**3
+            drop_islands(probabilities, min_voxels=voxels)
         label = probabilities.argmax(axis=-1).astype(np.uint8)
         return PreparedPrediction(
             probabilities=probabilities,

@@ -20,6 +20,7 @@ class InferenceSettings:
         batch_size: Windows at a time.
         samples: Monte-Carlo dropout passes through the heads; 0 estimates no uncertainty.
         seed: Of the dropout.
+        min_island_ml: Separate pieces of tumour below this size are dropped; 0 keeps all.
         min_tumour_ml: A window with less tumour than this says nothing about the tasks.
     """
 
@@ -29,6 +30,7 @@ class InferenceSettings:
     batch_size: int = 1
     samples: int = 32
     seed: int = 0
+    min_island_ml: float = 0.0
     min_tumour_ml: float = AbstentionRule.min_tumour_ml
 
     def __post_init__(self) -> None:
@@ -37,6 +39,7 @@ class InferenceSettings:
             "overlap": (0 <= self.overlap < 1, "a number from 0 to below 1"),
             "batch_size": (self.batch_size > 0, "at least 1"),
             "samples": (self.samples >= 0, "0 or more"),
+            "min_island_ml": (self.min_island_ml >= 0, "0 or more"),
         }
         for name, (fits, expected) in checks.items():
             if not fits:
