@@ -235,6 +235,7 @@ class Decoder(nn.Module):
         *,
         others: Sequence[int] = (),
         detail: int = 0,
+        deep: int = 0,
     ) -> None:
         super().__init__()
         self.last, self.stride, width = len(widths) - 1, stride, widths[-1]
@@ -247,7 +248,9 @@ class Decoder(nn.Module):
             if level and others:
                 fusion = Fusion(widths[level], others[self.last - level])
                 setattr(self, f"fusion_{level}", fusion)
-        self.detail = detail
+        self.detail, self.deep = detail, deep
+        for level in range(1, deep + 1):
+            setattr(self, f"head_{level}", conv(widths[level], classes, size=1))
         if detail:
             self.head = DetailHead(widths[0], classes, stride, detail)
         else:
@@ -255,8 +258,8 @@ class Decoder(nn.Module):
 
     def forward(
         self, x: Tensor, skips: Sequence[Tensor], others: Sequence[Tensor], image: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
-        """Returns the features of every level but the finest, coarsest first, and the logits."""
+    ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+        """Returns features of the levels but the finest, coarsest first, logits, and deep ones."""
         x = self.conv_0(activate(self.norm_0(x)))
         x = self.conv_1(activate(self.norm_1(x)))
         levels = []
@@ -268,6 +271,10 @@ class Decoder(nn.Module):
                 if others:
                     x = getattr(self, f"fusion_{level}")(x, others[self.last - level])
                 levels.append(x)
+        deep = [
+            getattr(self, f"head_{level}")(levels[self.last - level])
+            for level in range(1, self.deep + 1)
+        ]
         if self.detail:
-            return levels, self.head(x, image)
-        return levels, depth_to_space(self.head(x), self.stride)
+            return levels, self.head(x, image), deep
+        return levels, depth_to_space(self.head(x), self.stride), deep

@@ -42,7 +42,7 @@ class GlobalUNet(nn.Module):
         """Returns the bottleneck and the decoder's levels, coarsest first; and the logits."""
         skips = self.pyramid(whole, present)
         middle = self.conv_middle_1(self.conv_middle_0(activate(self.norm_middle(skips[-1]))))
-        levels, logits = self.decoder(middle, skips, (), whole)
+        levels, logits, _ = self.decoder(middle, skips, (), whole)
         return [middle, *levels], logits
 
 
@@ -144,13 +144,14 @@ class MiniGMMAS(nn.Module):
             stride,
             others=unet["widths"][:0:-1],
             detail=model["detail_width"],
+            deep=model["deep_supervision"],
         )
         self.global_unet = GlobalUNet(unet, classes)
         width = encoder["widths"][-1]
         self.classifier = Classifier(model["tasks"], model["classifier"], width, dim)
 
     def forward(self, image: Tensor, present: Tensor, whole: Tensor, box: Tensor) -> dict[str, Any]:
-        """Returns segmentation, segmentation_whole [b k ...] and tasks {task: [b classes]}."""
+        """Returns what the network in JAX does, without pooled features."""
         (middle, *others), whole_logits = self.global_unet(whole, present)
         grid = [size // self.reduction for size in image.shape[2:]]
         middle = crop_resample(middle, box, grid)
@@ -160,9 +161,14 @@ class MiniGMMAS(nn.Module):
         ]
         image = torch.where(present[:, :, None, None, None] > 0, image, 0.0)
         levels, bottleneck = self.encoder(image, present, middle)
-        _, logits = self.decoder(bottleneck, levels, others, image)
+        _, logits, deep = self.decoder(bottleneck, levels, others, image)
         tasks = self.classifier(levels[-1], bottleneck, logits, image)
-        return {"segmentation": logits, "segmentation_whole": whole_logits, "tasks": tasks}
+        return {
+            "segmentation": logits,
+            "segmentation_deep": deep,
+            "segmentation_whole": whole_logits,
+            "tasks": tasks,
+        }
 
 
 class Objective(nn.Module):
@@ -189,7 +195,13 @@ class Objective(nn.Module):
 
     def forward(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor:
         """Returns the scalar loss."""
-        losses = {"segmentation": self.segmentation(outputs["segmentation"], batch["label"])}
+        label, weights = batch["label"], self.options["deep_weights"]
+        own = self.segmentation(outputs["segmentation"], label)
+        for weight, logits in zip(weights, outputs["segmentation_deep"], strict=True):
+            f = label.shape[1] // logits.shape[2]  # the middle voxel of each block
+            coarse = label[:, f // 2 :: f, f // 2 :: f, f // 2 :: f]
+            own = own + weight * self.segmentation(logits, coarse)
+        losses = {"segmentation": own / (1 + sum(weights))}
         for task in self.options["tasks"]:
             losses[task] = F.cross_entropy(outputs["tasks"][task], batch["targets"][task])
         total = self.options["whole_weight"] * self.segmentation(
