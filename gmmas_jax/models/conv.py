@@ -7,6 +7,7 @@ and TPU have native 3D kernels and use them. The choice is made when the program
 one exported program holds the right form for each platform.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,12 @@ import jax.numpy as jnp
 from jax import lax
 
 Padding = Sequence[tuple[int, int]]
+
+_LARGE = 2**14
+"""Voxels of a batch from which a kernel's gradient is worth its own form on a CPU."""
+
+_SLAB = 1200
+"""Voxels whose shifted copies fit a core's cache."""
 
 
 def conv3d(
@@ -57,8 +64,19 @@ def conv3d_by_depth_taps(
 ) -> jax.Array:
     """`conv3d` as a sum of 2D convolutions, one per plane of the kernel.
 
-    bfloat16 products are summed over the planes in float32, as one convolution would.
+    bfloat16 products are summed over the planes in float32, as one convolution would. The gradient
+    of a large volume's kernel is computed by `_kernel_gradient`.
     """
+    voxels = x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3]
+    within = all(max(pair) < size for pair, size in zip(padding, kernel.shape, strict=False))
+    if strides == (1, 1, 1) and within and voxels >= _LARGE:
+        return _large_conv3d(x, kernel, tuple((low, high) for low, high in padding))
+    return _sum_depth_taps(x, kernel, strides, padding)
+
+
+def _sum_depth_taps(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int, int], padding: Padding
+) -> jax.Array:
     batch, _, *plane, channels = x.shape
     x = jnp.pad(x, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))
     depth = (x.shape[1] - kernel.shape[0]) // strides[0] + 1
@@ -75,6 +93,80 @@ def conv3d_by_depth_taps(
         total = part if total is None else total + part
     assert total is not None
     return total.astype(x.dtype).reshape(batch, depth, *total.shape[1:])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _large_conv3d(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    return _sum_depth_taps(x, kernel, (1, 1, 1), padding)
+
+
+def _large_forward(
+    x: jax.Array, kernel: jax.Array, padding: Padding
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _large_conv3d(x, kernel, padding), (x, kernel)
+
+
+def _large_backward(
+    padding: Padding, operands: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = operands
+    mirrored = jnp.flip(kernel, (0, 1, 2)).swapaxes(3, 4)
+    taken = [
+        (size - 1 - low, size - 1 - high)
+        for size, (low, high) in zip(kernel.shape, padding, strict=False)
+    ]
+    return (
+        _sum_depth_taps(gradient, mirrored, (1, 1, 1), taken),
+        _kernel_gradient(x, gradient, kernel.shape, padding).astype(kernel.dtype),
+    )
+
+
+_large_conv3d.defvjp(_large_forward, _large_backward)
+
+
+def _kernel_gradient(
+    x: jax.Array, gradient: jax.Array, shape: Sequence[int], padding: Padding
+) -> jax.Array:
+    """Correlates a convolution's input with its result's gradient: one matrix product per slab.
+
+    XLA would transpose both volumes for each plane of the kernel, and that takes longer than the
+    products. Here a few slices at a time, which stay in the cache, are laid out as two matrices:
+    the input shifted in the plane, [voxels kh·kw·cin], and the gradient shifted in depth,
+    [voxels kd·cout].
+
+    Args:
+        x: [b d h w cin].
+        gradient: [b d' h' w' cout].
+        shape: Of the kernel, [kd kh kw cin cout].
+        padding: Of the convolution, whose strides are 1.
+
+    Returns:
+        `shape`, float32.
+    """
+    kd, kh, kw, inputs, outputs = shape
+    depth, (height, width) = x.shape[1], gradient.shape[2:4]
+    x = jnp.pad(x, ((0, 0), (0, 0), padding[1], padding[2], (0, 0)))
+    low, high = padding[0]
+    gradient = jnp.pad(gradient, ((0, 0), (kd - 1 - low, kd - 1 - high), *[(0, 0)] * 3))
+    slices = max(1, _SLAB // (x.shape[0] * height * width))
+    slices = next(size for size in range(min(slices, depth), 0, -1) if depth % size == 0)
+
+    def add_slab(slab: jax.Array, total: jax.Array) -> jax.Array:
+        start = slab * slices
+        part = lax.dynamic_slice_in_dim(x, start, slices, axis=1)
+        shifted = [part[:, :, i : i + height, j : j + width] for i in range(kh) for j in range(kw)]
+        near = lax.dynamic_slice_in_dim(gradient, start, slices + kd - 1, axis=1)
+        answers = [near[:, kd - 1 - i : kd - 1 - i + slices] for i in range(kd)]
+        return total + lax.dot_general(
+            jnp.concatenate(shifted, axis=-1).reshape(-1, kh * kw * inputs),
+            jnp.concatenate(answers, axis=-1).reshape(-1, kd * outputs),
+            (((0,), (0,)), ((), ())),
+            preferred_element_type=jnp.float32,
+        )
+
+    start = jnp.zeros((kh * kw * inputs, kd * outputs), jnp.float32)
+    total = lax.fori_loop(0, depth // slices, add_slab, start)
+    return total.reshape(kh, kw, inputs, kd, outputs).transpose(3, 0, 1, 2, 4)
 
 
 class Conv(nn.Module):

@@ -9,7 +9,6 @@ from typing import Any, TextIO
 
 import jax
 from flax import linen as nn
-from jax import Array
 from jax.sharding import Mesh
 
 from gmmas_jax.cases.files import output_folder, write_json
@@ -24,8 +23,8 @@ from gmmas_jax.train.progress import Progress, make_progress
 from gmmas_jax.train.sharding import check_batch_size, make_mesh, state_shardings, with_shardings
 from gmmas_jax.train.state import TrainState, compile_init, make_init_fn
 from gmmas_jax.train.step import (
-    Batch,
     TrainStep,
+    Transform,
     accumulated_gradient,
     compile_train_step,
     make_loss_fn,
@@ -33,9 +32,6 @@ from gmmas_jax.train.step import (
     whole_batch_gradient,
 )
 from gmmas_jax.train.step_log import CaseName
-
-Transform = Callable[[Array, Batch], Batch]
-"""(key, batch) to batch, traced into the training step."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +102,7 @@ def run_training(
         case_name: Index of a case, as in a batch's `case_index`, to its id.
         workdir: The folder; made if need be.
         evaluate: See `fit`.
-        transform: See `make_train_step`.
+        transform: See `compile_train_step`.
         stream: Where progress is shown.
 
     Returns:
@@ -134,7 +130,7 @@ def run_training(
     shardings = state_shardings(
         jax.eval_shape(init), mesh, split_above_bytes=settings.split_above_bytes
     )
-    step = _make_step(config["seed"], settings, model, objective, optimizer, transform)
+    step = _make_step(config["seed"], settings, model, objective, optimizer)
     with Checkpoints(
         folder / "checkpoints",
         every=settings.checkpoint_every,
@@ -151,7 +147,9 @@ def run_training(
         with _reporting(folder, config, start, settings.steps, stream) as (writer, progress):
             return fit(
                 state=state,
-                train_step=compile_train_step(step, mesh=mesh, shardings=shardings),
+                train_step=compile_train_step(
+                    step, mesh=mesh, shardings=shardings, seed=config["seed"], transform=transform
+                ),
                 batches=batches,
                 mesh=mesh,
                 checkpoints=checkpoints,
@@ -173,7 +171,6 @@ def _make_step(
     model: nn.Module,
     objective: Objective,
     optimizer: Optimizer,
-    transform: Transform | None,
 ) -> TrainStep:
     loss_fn = make_loss_fn(model=model, objective=objective)
     if settings.microbatches == 1:
@@ -187,7 +184,6 @@ def _make_step(
         optimizer=optimizer,
         seed=seed,
         ema_decay=settings.ema_decay,
-        transform=transform,
     )
 
 

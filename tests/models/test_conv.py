@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gmmas_jax.models import conv
 from gmmas_jax.models.conv import Conv, conv3d, conv3d_by_depth_taps, conv3d_native
 from tests.models.small import run
 
@@ -41,6 +42,19 @@ def _operands(name):
 
 @pytest.mark.parametrize(("name", "strides"), CASES, ids=str)
 def test_every_lowering_gives_the_same_values_and_gradients(name, strides):
+    _check_lowerings(name, strides)
+
+
+# A slab of one voxel, of a few slices, of the whole volume.
+@pytest.mark.parametrize("slab", [1, 80, 1000])
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_a_large_volume_has_the_same_values_and_gradients(name, slab, monkeypatch):
+    monkeypatch.setattr(conv, "_LARGE", 0)
+    monkeypatch.setattr(conv, "_SLAB", slab)
+    _check_lowerings(name, (1, 1, 1))
+
+
+def _check_lowerings(name, strides):
     x, kernel, padding = _operands(name)
 
     def values_and_gradients(x, kernel):
@@ -121,6 +135,13 @@ def test_a_cpu_gets_two_dimensional_convolutions_only(gradient):
     ranks = _ranks(_program("cpu", gradient=gradient))
     assert set(ranks) == {2}
     assert len(ranks) == (9 if gradient else 3)
+
+
+def test_a_large_volume_has_its_kernel_gradient_from_a_matrix_product(monkeypatch):
+    monkeypatch.setattr(conv, "_LARGE", 0)
+    program = _program("cpu", gradient=True)
+    assert _ranks(program) == [2] * 6  # forward, and back to the input
+    assert program.count("stablehlo.dot_general") == 1
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])

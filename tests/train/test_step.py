@@ -11,9 +11,12 @@ from dummy_training import PATCH, WHOLE, DummyNet, make_batches, make_config
 
 from gmmas_jax.objectives.combine import make_objective
 from gmmas_jax.train.optimizer import make_optimizer
+from gmmas_jax.train.rng import stream_key
+from gmmas_jax.train.sharding import make_mesh, state_shardings
 from gmmas_jax.train.state import inference_variables, make_init_fn
 from gmmas_jax.train.step import (
     accumulated_gradient,
+    compile_train_step,
     make_loss_fn,
     make_train_step,
     whole_batch_gradient,
@@ -42,14 +45,12 @@ def _initial(model):
 
 
 @functools.cache
-def _step(model, microbatches=1, transform=None):
+def _step(model, microbatches=1):
     loss_fn = make_loss_fn(model=model, objective=OBJECTIVE)
     gradient_fn = whole_batch_gradient(loss_fn)
     if microbatches > 1:
         gradient_fn = accumulated_gradient(loss_fn, objective=OBJECTIVE, microbatches=microbatches)
-    step = make_train_step(
-        gradient_fn=gradient_fn, optimizer=OPTIMIZER, seed=0, ema_decay=0.9, transform=transform
-    )
+    step = make_train_step(gradient_fn=gradient_fn, optimizer=OPTIMIZER, seed=0, ema_decay=0.9)
     return jax.jit(step, compiler_options=QUICK)
 
 
@@ -133,9 +134,17 @@ def _darken(key, batch):
 
 
 def test_transform_sees_each_batch_with_its_own_key():
-    old, batch = _initial(PLAIN), _batch()
-    plain = _step(PLAIN)(old, batch)[1]["loss"][0]
-    step = _step(PLAIN, 1, _darken)
-    first = step(old, batch)[1]["loss"][0]
-    second = step(old.replace(step=old.step + 1, skipped=old.skipped + 1), batch)[1]["loss"][0]
-    assert len({float(plain), float(first), float(second)}) == 3
+    batch, mesh = _batch(), make_mesh(data=-1, fsdp=1)
+    shardings = state_shardings(_initial(PLAIN), mesh, split_above_bytes=2**20)
+
+    def seen(state, batch):
+        return state.replace(step=state.step + 1), {"image": batch["image"].mean()}
+
+    step = compile_train_step(seen, mesh=mesh, shardings=shardings, seed=0, transform=_darken)
+    with jax.set_mesh(mesh):
+        state, first = step(jax.tree.map(jnp.copy, _initial(PLAIN)), batch)
+        _, second = step(state, batch)
+    shares = [float(metrics["image"]) / float(batch["image"].mean()) for metrics in (first, second)]
+    keys = [stream_key(0, "transform", index) for index in (0, 1)]
+    expected = [jax.random.uniform(key, minval=0.1, maxval=0.2) for key in keys]
+    np.testing.assert_allclose(shares, expected, rtol=1e-4)
