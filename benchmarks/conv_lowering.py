@@ -11,10 +11,8 @@ import collections
 import contextlib
 import dataclasses
 import datetime
-import json
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -22,13 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.machine import alternate, machine_facts, summary
+from benchmarks.machine import alternate, machine_facts, save_result, summary
 from gmmas_jax.config import load_config
 from gmmas_jax.models import conv, layers
 from gmmas_jax.models.gmmas import make_model
 from gmmas_jax.train.state import example_inputs
 
-RESULTS = Path(__file__).parent / "results"
 LOWERINGS = {"depth taps": conv.conv3d_by_depth_taps, "native": conv.conv3d_native}
 
 
@@ -150,11 +147,7 @@ def main() -> None:
     text = page(result)
     print(text)
     if not arguments.check:
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"conv_lowering-{result['date']}"
-        path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-        path.with_suffix(".md").write_text(text)
-        print(path.with_suffix(".md"))
+        save_result("conv_lowering", result, text)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""What a benchmark says of the machine that it ran on, and how it measures."""
+"""What benchmarks share: what they say of the machine, how they measure, where results lie."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import statistics
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch")
 
 
@@ -70,3 +72,12 @@ def summary(seconds: Sequence[float]) -> dict[str, float]:
         "max_s": max(seconds),
         "rounds": len(seconds),
     }
+
+
+def save_result(name: str, result: Mapping[str, Any], page: str) -> None:
+    """Writes a result as JSON and as a page to `results/`, named by benchmark and date."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}-{result['date']}"
+    path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    path.with_suffix(".md").write_text(page)
+    print(path.with_suffix(".md"))

@@ -10,10 +10,8 @@ import argparse
 import copy
 import datetime
 import functools
-import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.machine import alternate, machine_facts, summary
+from benchmarks.machine import alternate, machine_facts, save_result, summary
 from benchmarks.pytorch_mini import MiniGMMAS, Objective, torch_layout
 from gmmas_jax.config import load_config
 from gmmas_jax.models.gmmas import GMMAS, make_model
@@ -30,7 +28,6 @@ from gmmas_jax.train.optimizer import decay_mask, make_optimizer
 from gmmas_jax.train.state import compile_init, make_init_fn
 from gmmas_jax.train.step import make_loss_fn, make_train_step, whole_batch_gradient
 
-RESULTS = Path(__file__).parent / "results"
 CHANNELS_LAST, CONTIGUOUS = torch.channels_last_3d, torch.contiguous_format
 FORMATS = {"pytorch": CONTIGUOUS, "pytorch, channels last": CHANNELS_LAST}
 INPUTS = ("image", "present", "whole", "box")
@@ -314,11 +311,7 @@ def main() -> None:
     text = page(result)
     print(text)
     if not arguments.check:
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"mini_vs_pytorch-{result['date']}"
-        path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-        path.with_suffix(".md").write_text(text)
-        print(path.with_suffix(".md"))
+        save_result("mini_vs_pytorch", result, text)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 import argparse
 from pathlib import Path
 
+from gmmas_jax.cli.network_options import add_network_options
+
 SUMMARY = "measure weights on a labelled cohort: scores, intervals, figures"
 EXAMPLE = "gmmas evaluate --weights weights --cohort cohort.csv --out evaluation"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("--weights", type=Path, required=True, metavar="W", help="weights folder")
+    add_network_options(parser)
     parser.add_argument(
         "--cohort", type=Path, required=True, metavar="CSV", help="manifest, cohort.csv"
     )
@@ -28,12 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--log", type=Path, metavar="FILE", help="metrics.jsonl of the training, for its curves"
-    )
-    parser.add_argument(
-        "--flips",
-        action="store_true",
-        default=None,
-        help="average with the prediction of the mirrored brain; takes twice as long",
     )
 
 

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from gmmas_jax.cli.network_options import add_network_options
+
 SUMMARY = "draw the tumour, estimate its type and write a report, for one case or a cohort"
 EXAMPLE = "gmmas predict patient-7 --weights weights --out patient-7-result"
 
@@ -16,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder with the one to four sequences of a case; or a cohort.csv, each of whose "
         "cases gets a folder of its own in DIR",
     )
-    parser.add_argument("--weights", type=Path, required=True, metavar="W", help="weights folder")
+    add_network_options(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument(
         "--probs", action="store_true", help="also write probabilities.nii.gz, a volume per label"
@@ -31,12 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--channel-order",
         metavar="A,B,..",
         help="for files named by channel number: the sequence of 0000, 0001, ..",
-    )
-    parser.add_argument(
-        "--flips",
-        action="store_true",
-        default=None,
-        help="average with the prediction of the mirrored brain; takes twice as long",
     )
 
 

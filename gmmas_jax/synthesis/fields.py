@@ -68,6 +68,8 @@ def sample_linear(volume: jax.Array, coordinates: jax.Array) -> jax.Array:
 def smooth(volume: jax.Array, *, sigma: float) -> jax.Array:
     """Blurs with a separable Gaussian, edges repeated.
 
+    One matrix product per axis: a sum of shifted copies is slower and takes long to compile.
+
     Args:
         volume: [d h w] float32.
         sigma: Standard deviation in voxels.
@@ -76,16 +78,12 @@ def smooth(volume: jax.Array, *, sigma: float) -> jax.Array:
         [d h w] float32.
     """
     radius = max(1, round(3 * sigma))
-    taps = jnp.exp(-0.5 * (jnp.arange(-radius, radius + 1) / sigma) ** 2)
+    offsets = jnp.arange(-radius, radius + 1)
+    taps = jnp.exp(-0.5 * (offsets / sigma) ** 2)
     taps = taps / taps.sum()
-    for axis in range(3):
-        pad = [(0, 0)] * 3
-        pad[axis] = (radius, radius)
-        padded = jnp.pad(volume, pad, mode="edge")
+    for axis, formula in enumerate(("dhw,ed->ehw", "dhw,eh->dew", "dhw,ew->dhe")):
         size = volume.shape[axis]
-        shifted = [
-            taps[i] * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
-            for i in range(2 * radius + 1)
-        ]
-        volume = sum(shifted[1:], shifted[0])
+        rows = jnp.arange(size)[:, None]
+        matrix = jnp.zeros((size, size)).at[rows, (rows + offsets).clip(0, size - 1)].add(taps)
+        volume = jnp.einsum(formula, volume, matrix)
     return volume

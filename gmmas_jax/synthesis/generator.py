@@ -1,5 +1,6 @@
 """One synthetic patient from one key: the composition of anatomy, genotype, tumour and scanner."""
 
+import functools
 from typing import TypedDict
 
 import jax
@@ -8,7 +9,12 @@ import jax.numpy as jnp
 from gmmas_jax.synthesis.acquisition import Artefacts, acquire
 from gmmas_jax.synthesis.anatomy import Anatomy
 from gmmas_jax.synthesis.contrast import TISSUES, draw_signals
-from gmmas_jax.synthesis.fields import Shape3, noise_field, sample_linear, voxel_grid
+from gmmas_jax.synthesis.fields import (
+    Shape3,
+    noise_field,
+    sample_linear,
+    voxel_grid,
+)
 from gmmas_jax.synthesis.genotype import Genotype, draw_genotype
 from gmmas_jax.synthesis.tumour import Tumour, displace, draw_centre, grow_tumour, radial_field
 
@@ -94,10 +100,9 @@ def deform(key: jax.Array, shape: Shape3, *, spacing_mm: float) -> jax.Array:
     shift = 2.0 / spacing_mm * jax.random.normal(k_shift, (3, 1, 1, 1))
     coordinates = jnp.einsum("ij,jdhw->idhw", matrix, voxel_grid(shape) - middle) + middle + shift
     for k, scale_mm, size_mm in ((k_coarse, 40.0, 3.0), (k_fine, 16.0, 1.0)):
-        push = [
-            noise_field(axis, shape, scale=scale_mm / spacing_mm) for axis in jax.random.split(k, 3)
-        ]
-        coordinates = coordinates + size_mm / spacing_mm * jnp.stack(push)
+        draw = functools.partial(noise_field, shape=shape, scale=scale_mm / spacing_mm)
+        push = jax.vmap(draw)(jax.random.split(k, 3))
+        coordinates = coordinates + size_mm / spacing_mm * push
     return coordinates
 
 
@@ -111,7 +116,7 @@ def rotation(angles: jax.Array) -> jax.Array:
 
 
 def follow(coordinates: jax.Array, point: jax.Array) -> jax.Array:
-    """Finds the voxel that shows an atlas point: where a deformation carries it.
+    """Finds where a deformation carries an atlas point: to the nearest of every other voxel.
 
     Args:
         coordinates: [3 d h w] float32 from `deform`.
@@ -120,9 +125,10 @@ def follow(coordinates: jax.Array, point: jax.Array) -> jax.Array:
     Returns:
         [3] float32 voxel coordinates.
     """
-    distance = jnp.sum((coordinates - point.reshape(3, 1, 1, 1)) ** 2, axis=0)
+    offset = coordinates[:, ::2, ::2, ::2] - point.reshape(3, 1, 1, 1)
+    distance = jnp.sum(offset**2, axis=0)
     nearest = jnp.unravel_index(jnp.argmin(distance), distance.shape)
-    return jnp.stack(nearest).astype(jnp.float32)
+    return 2.0 * jnp.stack(nearest).astype(jnp.float32)
 
 
 def split_tissue(

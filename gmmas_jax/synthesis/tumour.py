@@ -5,7 +5,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gmmas_jax.synthesis.fields import Shape3, noise_field, octave_noise, smooth, voxel_grid
+from gmmas_jax.synthesis.fields import (
+    Shape3,
+    noise_field,
+    octave_noise,
+    smooth,
+    voxel_grid,
+)
 from gmmas_jax.synthesis.genotype import Genotype
 
 LOBES = 3
@@ -29,13 +35,14 @@ class Tumour(NamedTuple):
         """
         core = self.necrosis + self.solid + self.mucinous + self.calcium
         rest = 1.0 - core - self.oedema - self.enhancing
-        return jnp.argmax(jnp.stack([rest, core, self.oedema, self.enhancing]), axis=0).astype(
-            jnp.int32
-        )
+        tumour = jnp.where(core >= self.oedema, 1, 2)
+        tumour = jnp.where(self.enhancing > jnp.maximum(core, self.oedema), 3, tumour)
+        largest = jnp.maximum(self.enhancing, jnp.maximum(core, self.oedema))
+        return jnp.where(rest >= largest, 0, tumour)
 
 
 def draw_centre(key: jax.Array, prior: jax.Array) -> jax.Array:
-    """Draws a voxel with probability proportional to a prior.
+    """Draws a point with probability proportional to a prior, which is read at every other voxel.
 
     Args:
         key: Typed PRNG key.
@@ -44,8 +51,9 @@ def draw_centre(key: jax.Array, prior: jax.Array) -> jax.Array:
     Returns:
         [3] float32 voxel coordinates.
     """
-    flat = jax.random.categorical(key, jnp.log(prior.reshape(-1) + 1e-12))
-    return jnp.stack(jnp.unravel_index(flat, prior.shape)).astype(jnp.float32)
+    coarse = prior[::2, ::2, ::2]
+    flat = jax.random.categorical(key, jnp.log(coarse.reshape(-1) + 1e-12))
+    return 2.0 * jnp.stack(jnp.unravel_index(flat, coarse.shape)).astype(jnp.float32)
 
 
 def radial_field(
