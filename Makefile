@@ -7,6 +7,8 @@ TEST_ARGS ?= -n 2 --dist loadfile
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Modules are compiled when first imported: all of them at once takes half a minute.
+INSTALL := install -q --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast lint format clean
@@ -44,10 +46,10 @@ $(VENV)/.created:
 	touch $@
 
 $(VENV)/.runtime: $(VENV)/.created pyproject.toml constraints.txt
-	$(PIP) install -q -c constraints.txt hatchling editables
-	$(PIP) install -q -c constraints.txt --no-build-isolation -e .
+	$(PIP) $(INSTALL) hatchling editables
+	$(PIP) $(INSTALL) --no-build-isolation -e .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	$(PIP) $(INSTALL) --no-build-isolation -e '.[dev]'
 	touch $@

@@ -42,7 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.update(
         learning_rate=3e-3, schedule="cosine", warmup_steps=40, weight_decay=1e-3, clip_norm=5.0
     )
-    config.train.update(steps=1000, log_every=10, checkpoint_every=200, ema_decay=0.99)
+    config.train.update(steps=1050, log_every=10, checkpoint_every=200, ema_decay=0.99)
     # The window is larger than the patch and holds a whole brain: one pass for most cases.
     config.inference.update(window=(80, 96, 80), overlap=0.25, min_island_ml=0.5)
     if is_debug(arg):
@@ -63,7 +63,7 @@ def _model() -> dict[str, Any]:
             "upsample": "resize",
         },
         "encoder": {
-            "widths": (32, 48, 64, 96),
+            "widths": (24, 48, 64, 96),
             "blocks": (1, 1, 1, 1),
             "downsample_branches": 1,
             # Features live at 4 mm; the detail head brings in the intensities at 2 mm.

@@ -39,7 +39,7 @@ def evaluate(
     out: str | os.PathLike[str],
     *,
     split: str | None = "test",
-    subsets: bool = True,
+    subset_cases: int | None = None,
     log: str | Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -52,7 +52,8 @@ def evaluate(
         cohort: The manifest.
         out: Receives the results.
         split: Rows to take; None takes all.
-        subsets: Also predict every case from each of the 15 subsets of its sequences.
+        subset_cases: How many cases with a mask, the first ones, are also predicted from each of
+            the 15 subsets of their sequences; None for all.
         log: The training's metrics.jsonl, for its curves.
         seed: Of the bootstrap.
 
@@ -67,8 +68,8 @@ def evaluate(
     curves = () if log is None else _log(Path(log))
     out = output_folder(out)
     root = Path(cohort).parent
-    subset_dice: SubsetDice = {subset: [] for subset in SUBSETS} if subsets else {}
-    results, masks = _predict_all(predictor, rows, root, subset_dice)
+    subset_dice: SubsetDice = {subset: [] for subset in SUBSETS}
+    results, masks = _predict_all(predictor, rows, root, subset_dice, subset_cases)
     metrics = summarise(
         results,
         tasks=predictor.tasks,
@@ -76,6 +77,7 @@ def evaluate(
         subset_dice={subset: dice for subset, dice in subset_dice.items() if dice},
     )
     synthetic = all(row.site == "synthetic" for row in rows)
+    subsets = bool(metrics["subsets"])
     metrics |= {
         "subsets_spacing_mm": predictor.spacing_mm if subsets else None,
         "model": predictor.identity,
@@ -99,7 +101,11 @@ def evaluate(
 
 
 def _predict_all(
-    predictor: Predictor, rows: Sequence[Row], root: Path, subset_dice: SubsetDice
+    predictor: Predictor,
+    rows: Sequence[Row],
+    root: Path,
+    subset_dice: SubsetDice,
+    subset_cases: int | None,
 ) -> tuple[list[CaseResult], dict[str, bytes]]:
     """Returns a record per case and its compressed mask; fills the table of subsets."""
     # Of the data side, which importing the library must not load.
@@ -107,6 +113,7 @@ def _predict_all(
 
     results: list[CaseResult] = []
     masks: dict[str, bytes] = {}
+    left = len(rows) if subset_cases is None else subset_cases
     with CaseProgress("evaluate", len(rows)) as progress:
         for count, row in enumerate(rows, 1):
             case = read_row(row, root)
@@ -116,8 +123,9 @@ def _predict_all(
             results.append(score_case(case, prediction))
             # Which cases will be shown is known at the end; masks compress to a hundredth.
             masks[case.case_id] = zlib.compress(prediction.label.tobytes(), 1)
-            if prepared.label is not None:
+            if prepared.label is not None and left > 0:
                 _add_subsets(predictor, prepared, {prediction.present: found.label}, subset_dice)
+                left -= 1
             progress.done(count, row.case_id)
     return results, masks
 

@@ -32,12 +32,14 @@ class Plan:
         config: The experiment to train.
         patients: Synthetic patients to train on.
         test: Synthetic patients held out.
+        subset_cases: Of these, how many are also predicted from each subset of the sequences.
         synth_options: More words for `gmmas synth`.
     """
 
     config: str = "configs/gmmas_mini.py"
     patients: int = 144
     test: int = 24
+    subset_cases: int = 12
     synth_options: tuple[str, ...] = ()
 
 
@@ -112,6 +114,7 @@ def _stages(out: Path, cohort: Path, case: Path | None, plan: Plan, seed: int) -
     evaluate = (
         *("evaluate", "--weights", str(weights), "--cohort", str(cohort)),
         *("--out", str(evaluation), "--log", str(log)),
+        *("--subset-cases", str(plan.subset_cases)),
     )
     held_out = next(row.case_id for row in read_manifest(cohort) if row.split == "test")
     cases = [("predict", cohort.parent / held_out)]

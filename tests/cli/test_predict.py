@@ -209,10 +209,18 @@ def test_evaluation_writes_metrics_cases_and_report(predictor: Predictor, tmp_pa
     assert "WT" in short_table(metrics)
 
 
+def test_subsets_can_be_measured_on_the_first_cases(predictor: Predictor, tmp_path: Path):
+    manifest = cohort(tmp_path, count=2)
+    metrics = evaluate(predictor, manifest, tmp_path / "out", subset_cases=1)
+    first = evaluate(predictor, cohort(tmp_path / "first", count=1), tmp_path / "first/out")
+    assert metrics["n"] == 2
+    assert metrics["subsets"] == first["subsets"]
+
+
 def test_evaluation_scores_the_written_mask(predictor: Predictor, tmp_path: Path):
     """The number in the table is that of the file that predict writes, on the same grid."""
     manifest = cohort(tmp_path, count=1)
-    metrics = evaluate(predictor, manifest, tmp_path / "out", subsets=False)
+    metrics = evaluate(predictor, manifest, tmp_path / "out", subset_cases=0)
     predict_cohort(manifest, predictor, tmp_path / "predicted")
     mask = np.asarray(nib.load(tmp_path / "predicted/case0/seg.nii.gz").dataobj) > 0
     truth = np.asarray(nib.load(tmp_path / "case0/case-seg.nii.gz").dataobj) > 0
