@@ -86,15 +86,16 @@ class Features(nn.Module):
 
 def tumour_evidence(logits: Tensor, image: Tensor) -> Tensor:
     """Size, composition, brightness and evenness of the segmented tumour."""
-    parts = logits.detach().softmax(1)[:, 1:].flatten(2)
+    probabilities = logits.detach().softmax(1).flatten(2)
+    parts = probabilities[:, 1:] * (probabilities[:, :1] < 0.5)
     values = image.flatten(2).transpose(1, 2)
     size = parts.sum(2)
     tumour = size.sum(1, keepdim=True)
     total = size.clamp(min=1)[..., None]
     mean, square = parts @ values / total, parts @ values.square() / total
     deviation = ((square - mean.square()).clamp(min=0) + 1e-6).sqrt()
-    share = torch.log10((tumour / parts.shape[2]).clamp(min=1e-6)) + 2
-    return torch.cat([share, size / tumour.clamp(min=1), mean.flatten(1), deviation.flatten(1)], 1)
+    voxels = torch.log10(tumour.clamp(min=1)) - 3
+    return torch.cat([voxels, size / tumour.clamp(min=1), mean.flatten(1), deviation.flatten(1)], 1)
 
 
 class Classifier(nn.Module):

@@ -77,18 +77,20 @@ def tumour_evidence(logits: jax.Array, image: jax.Array) -> jax.Array:
     """Measures the tumour that the network sees: size, composition, brightness and evenness.
 
     The type of a glioma shows in such numbers (is there a ring, is its core bright on t2w and dark
-    on t2f), and they are learned from far fewer labels than a pattern of voxels is. No gradient
-    flows back into the segmentation.
+    on t2f), and they are learned from far fewer labels than a pattern of voxels is. Only voxels
+    that are likelier tumour than not count: so a tumour has the same numbers in a small patch, in
+    training, as in a window over the whole brain. No gradient flows back into the segmentation.
 
     Args:
         logits: [b d h w k] segmentation, class 0 background.
         image: [b d h w s] z-scores, absent sequences 0.
 
     Returns:
-        [b 1 + (k - 1)·(1 + 2·s)] f32: logarithm of the tumour's share of the patch; per tumour
+        [b 1 + (k - 1)·(1 + 2·s)] f32: logarithm of the tumour's thousands of voxels; per tumour
         class its share of the tumour, and the mean and standard deviation of every sequence in it.
     """
-    parts = jax.lax.stop_gradient(jax.nn.softmax(logits.astype(jnp.float32)))[..., 1:]
+    probabilities = jax.lax.stop_gradient(jax.nn.softmax(logits.astype(jnp.float32)))
+    parts = jnp.where(probabilities[..., :1] < 0.5, probabilities[..., 1:], 0.0)
     batch, classes = parts.shape[0], parts.shape[-1]
     parts = parts.reshape(batch, -1, classes)
     values = image.astype(jnp.float32).reshape(batch, -1, image.shape[-1])
@@ -99,7 +101,7 @@ def tumour_evidence(logits: jax.Array, image: jax.Array) -> jax.Array:
     square = jnp.einsum("bnk,bns->bks", parts, jnp.square(values)) / total
     deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-6)
     numbers = (
-        jnp.log10(jnp.maximum(tumour / parts.shape[1], 1e-6)) + 2.0,  # about 0 at 1 %
+        jnp.log10(jnp.maximum(tumour, 1.0)) - 3.0,
         size / jnp.maximum(tumour, 1.0),
         mean.reshape(batch, -1),
         deviation.reshape(batch, -1),

@@ -37,7 +37,7 @@ def _evidence(label, image):
         means.append(values.mean(axis=0) if len(values) else np.zeros(image.shape[-1]))
         spread = values.var(axis=0) if len(values) else np.zeros(image.shape[-1])
         deviations.append(np.sqrt(spread + 1e-6))
-    size = np.log10(max((label > 0).mean(), 1e-6)) + 2
+    size = np.log10(max((label > 0).sum(), 1)) - 3
     return np.concatenate([[size], shares, np.ravel(means), np.ravel(deviations)])
 
 
@@ -55,9 +55,11 @@ def test_evidence_of_a_certain_segmentation_is_counted_voxel_by_voxel():
 def test_evidence_of_an_uncertain_segmentation_weighs_by_probability():
     logits, image = _draw(1, 4, 5, 3, 4), _draw(1, 4, 5, 3, 2, seed=1)
     values = np.asarray(tumour_evidence(logits, image))[0]
-    weight = np.asarray(jax.nn.softmax(logits), np.float64)[..., 1:].reshape(-1, 3)
+    likely = np.asarray(jax.nn.softmax(logits), np.float64).reshape(-1, 4)
+    weight = likely[:, 1:] * (likely[:, :1] < 0.5)
+    assert 0 < np.count_nonzero(weight[:, 0]) < len(weight)
     intensity = np.asarray(image, np.float64).reshape(-1, 2)
-    np.testing.assert_allclose(values[0], np.log10(weight.sum() / len(weight)) + 2, rtol=1e-5)
+    np.testing.assert_allclose(values[0], np.log10(weight.sum()) - 3, rtol=1e-5)
     np.testing.assert_allclose(values[1:4], weight.sum(0) / weight.sum(), rtol=1e-5)
     mean = weight.T @ intensity / weight.sum(0)[:, None]
     np.testing.assert_allclose(values[4:10], mean.ravel(), atol=1e-5)
@@ -67,8 +69,18 @@ def test_evidence_of_an_uncertain_segmentation_weighs_by_probability():
 
 def test_a_patch_without_tumour_has_finite_evidence():
     values = tumour_evidence(_certain(np.zeros((1, 4, 4, 4), int)), _draw(1, 4, 4, 4, 4))
-    assert float(values[0, 0]) == pytest.approx(-4.0)
+    assert float(values[0, 0]) == pytest.approx(-3.0)
     assert float(jnp.abs(values[0, 1:]).max()) <= 1.1e-3
+
+
+def test_a_tumour_has_the_same_evidence_in_a_patch_as_in_the_whole_brain():
+    label = np.zeros((1, 12, 12, 12), int)
+    label[0, 4:8, 4:8, 4:8] = np.random.default_rng(0).integers(1, 4, (4, 4, 4))
+    logits, image = _certain(label) / 10.0, _draw(1, 12, 12, 12, 4)
+    patch = np.s_[:, 2:10, 2:10, 2:10]
+    np.testing.assert_allclose(
+        tumour_evidence(logits, image), tumour_evidence(logits[patch], image[patch]), atol=1e-5
+    )
 
 
 def test_an_absent_sequence_has_no_evidence():
