@@ -94,8 +94,9 @@ def tumour_evidence(logits: Tensor, image: Tensor) -> Tensor:
     total = size.clamp(min=1)[..., None]
     mean, square = parts @ values / total, parts @ values.square() / total
     deviation = ((square - mean.square()).clamp(min=0) + 1e-6).sqrt()
-    voxels = torch.log10(tumour.clamp(min=1)) - 3
-    return torch.cat([voxels, size / tumour.clamp(min=1), mean.flatten(1), deviation.flatten(1)], 1)
+    voxels = torch.log10(tumour.clamp(min=1))
+    shares = torch.log10(size.clamp(min=1)) - voxels
+    return torch.cat([voxels - 3, shares, mean.flatten(1), deviation.flatten(1)], 1)
 
 
 class Classifier(nn.Module):

@@ -86,8 +86,9 @@ def tumour_evidence(logits: jax.Array, image: jax.Array) -> jax.Array:
         image: [b d h w s] z-scores, absent sequences 0.
 
     Returns:
-        [b 1 + (k - 1)·(1 + 2·s)] f32: logarithm of the tumour's thousands of voxels; per tumour
-        class its share of the tumour, and the mean and standard deviation of every sequence in it.
+        [b 1 + (k - 1)·(1 + 2·s)] f32: log10 of the tumour's thousands of voxels; per tumour
+        class log10 of its share of the tumour (of one voxel's where it is less), and the mean and
+        standard deviation of every sequence in it.
     """
     probabilities = jax.lax.stop_gradient(jax.nn.softmax(logits.astype(jnp.float32)))
     parts = jnp.where(probabilities[..., :1] < 0.5, probabilities[..., 1:], 0.0)
@@ -96,13 +97,15 @@ def tumour_evidence(logits: jax.Array, image: jax.Array) -> jax.Array:
     values = image.astype(jnp.float32).reshape(batch, -1, image.shape[-1])
     size = parts.sum(axis=1)
     tumour = size.sum(axis=-1, keepdims=True)
+    voxels = jnp.log10(jnp.maximum(tumour, 1.0))
     total = jnp.maximum(size, 1.0)[..., None]
     mean = jnp.einsum("bnk,bns->bks", parts, values) / total
     square = jnp.einsum("bnk,bns->bks", parts, jnp.square(values)) / total
     deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-6)
     numbers = (
-        jnp.log10(jnp.maximum(tumour, 1.0)) - 3.0,
-        size / jnp.maximum(tumour, 1.0),
+        voxels - 3.0,
+        # Whether a twentieth of a tumour enhances or none of it says most: a logarithm tells.
+        jnp.log10(jnp.maximum(size, 1.0)) - voxels,
         mean.reshape(batch, -1),
         deviation.reshape(batch, -1),
     )
@@ -160,8 +163,11 @@ class Classifier(nn.Module):
         """Names the parts, and so the parameters."""
         self.features = TaskFeatures(self.tasks, self.classifier, self.options)
         if self.classifier.normalize:
+            # The heads begin with the evidence, if they read it: pooled features are many and say
+            # little at first. Their scale grows as they are found to help.
+            init = nn.initializers.zeros if self.classifier.evidence else nn.initializers.ones
             self.norms = {
-                task: nn.LayerNorm(epsilon=NORM_EPSILON, dtype=jnp.float32)
+                task: nn.LayerNorm(epsilon=NORM_EPSILON, dtype=jnp.float32, scale_init=init)
                 for task, _ in self.tasks
             }
         self.heads = {

@@ -33,7 +33,7 @@ def _evidence(label, image):
     shares, means, deviations = [], [], []
     for code in (1, 2, 3):
         values = np.asarray(image, np.float64)[label == code]
-        shares.append(len(values) / tumour)
+        shares.append(np.log10(max(len(values), 1) / tumour))
         means.append(values.mean(axis=0) if len(values) else np.zeros(image.shape[-1]))
         spread = values.var(axis=0) if len(values) else np.zeros(image.shape[-1])
         deviations.append(np.sqrt(spread + 1e-6))
@@ -60,7 +60,8 @@ def test_evidence_of_an_uncertain_segmentation_weighs_by_probability():
     assert 0 < np.count_nonzero(weight[:, 0]) < len(weight)
     intensity = np.asarray(image, np.float64).reshape(-1, 2)
     np.testing.assert_allclose(values[0], np.log10(weight.sum()) - 3, rtol=1e-5)
-    np.testing.assert_allclose(values[1:4], weight.sum(0) / weight.sum(), rtol=1e-5)
+    shares = np.log10(weight.sum(0) / weight.sum())
+    np.testing.assert_allclose(values[1:4], shares, rtol=1e-4)
     mean = weight.T @ intensity / weight.sum(0)[:, None]
     np.testing.assert_allclose(values[4:10], mean.ravel(), atol=1e-5)
     square = weight.T @ intensity**2 / weight.sum(0)[:, None]
