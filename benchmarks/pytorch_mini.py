@@ -24,6 +24,7 @@ from benchmarks.pytorch_layers import (
     crop_resample,
     group_norm,
 )
+from gmmas_jax.models.heads import FEW_VOXELS
 
 
 class GlobalUNet(nn.Module):
@@ -91,12 +92,14 @@ def tumour_evidence(logits: Tensor, image: Tensor) -> Tensor:
     values = image.flatten(2).transpose(1, 2)
     size = parts.sum(2)
     tumour = size.sum(1, keepdim=True)
-    total = size.clamp(min=1)[..., None]
+    total = size.clamp(min=1e-3)[..., None]
     mean, square = parts @ values / total, parts @ values.square() / total
     deviation = ((square - mean.square()).clamp(min=0) + 1e-6).sqrt()
-    voxels = torch.log10(tumour.clamp(min=1))
-    shares = torch.log10(size.clamp(min=1)) - voxels
-    return torch.cat([voxels - 3, shares, mean.flatten(1), deviation.flatten(1)], 1)
+    trust = (size / (size + FEW_VOXELS))[..., None]
+    voxels = torch.log10(tumour + FEW_VOXELS)
+    shares = torch.log10(size + FEW_VOXELS) - voxels
+    numbers = (trust * mean).flatten(1), (trust * deviation).flatten(1)
+    return torch.cat([voxels - 3, shares, *numbers], 1)
 
 
 class Classifier(nn.Module):

@@ -73,6 +73,10 @@ class TaskFeatures(nn.Module):
         }
 
 
+FEW_VOXELS = 30.0
+"""Classes of fewer voxels are mostly stray ones; added to counts, and what means are damped by."""
+
+
 def tumour_evidence(logits: jax.Array, image: jax.Array) -> jax.Array:
     """Measures the tumour that the network sees: size, composition, brightness and evenness.
 
@@ -87,8 +91,8 @@ def tumour_evidence(logits: jax.Array, image: jax.Array) -> jax.Array:
 
     Returns:
         [b 1 + (k - 1)·(1 + 2·s)] f32: log10 of the tumour's thousands of voxels; per tumour
-        class log10 of its share of the tumour (of one voxel's where it is less), and the mean and
-        standard deviation of every sequence in it.
+        class log10 of its share of the tumour, and the mean and standard deviation of every
+        sequence in it. `FEW_VOXELS` damps what a class of few voxels says.
     """
     probabilities = jax.lax.stop_gradient(jax.nn.softmax(logits.astype(jnp.float32)))
     parts = jnp.where(probabilities[..., :1] < 0.5, probabilities[..., 1:], 0.0)
@@ -97,17 +101,17 @@ def tumour_evidence(logits: jax.Array, image: jax.Array) -> jax.Array:
     values = image.astype(jnp.float32).reshape(batch, -1, image.shape[-1])
     size = parts.sum(axis=1)
     tumour = size.sum(axis=-1, keepdims=True)
-    voxels = jnp.log10(jnp.maximum(tumour, 1.0))
-    total = jnp.maximum(size, 1.0)[..., None]
+    total = jnp.maximum(size, 1e-3)[..., None]
     mean = jnp.einsum("bnk,bns->bks", parts, values) / total
     square = jnp.einsum("bnk,bns->bks", parts, jnp.square(values)) / total
     deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-6)
+    trust = (size / (size + FEW_VOXELS))[..., None]
     numbers = (
-        voxels - 3.0,
+        jnp.log10(tumour + FEW_VOXELS) - 3.0,
         # Whether a twentieth of a tumour enhances or none of it says most: a logarithm tells.
-        jnp.log10(jnp.maximum(size, 1.0)) - voxels,
-        mean.reshape(batch, -1),
-        deviation.reshape(batch, -1),
+        jnp.log10(size + FEW_VOXELS) - jnp.log10(tumour + FEW_VOXELS),
+        (trust * mean).reshape(batch, -1),
+        (trust * deviation).reshape(batch, -1),
     )
     return jnp.concatenate(numbers, axis=-1)
 
