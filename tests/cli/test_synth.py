@@ -90,7 +90,7 @@ def test_complete_cohort_generates_nothing(cohort, synth, monkeypatch):
 @pytest.mark.parametrize(
     ("patients", "options", "message"),
     [
-        (4, ("--seed", "6"), "expected {'generator': 1, 'seed': 6"),
+        (4, ("--seed", "6"), "expected {'generator': 2, 'seed': 6"),
         (0, (), "--patients is 0; expected at least 1"),
         (4, ("--test", "3", "--val", "2"), "--test 3 and --val 2 are more than --patients 4"),
         (4, ("--workers", "0"), "--workers is 0; expected at least 1"),
