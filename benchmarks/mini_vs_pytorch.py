@@ -89,7 +89,13 @@ class Jax:
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         shardings = jax.tree.map(lambda _: sharding, jax.eval_shape(init))
         self.state = compile_init(init, shardings=shardings)()
-        self.params = jax.tree.map(jnp.copy, self.state.params)
+        # Moved a little from where they begin: scales of 0 would hide what lies behind them.
+        rng = np.random.default_rng(2)
+        self.params = jax.tree.map(
+            lambda leaf: leaf + jnp.asarray(0.05 * rng.normal(size=leaf.shape), leaf.dtype),
+            self.state.params,
+        )
+        self.state = self.state.replace(params=jax.tree.map(jnp.copy, self.params))
         self.batch, self.objective = batch, objective
         loss_fn = make_loss_fn(model=self.model, objective=objective)
         step = make_train_step(
