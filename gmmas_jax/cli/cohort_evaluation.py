@@ -64,6 +64,8 @@ def evaluate(
         UserError: If a file cannot be read or written, there is no case of the split, or none with
             a mask or a task's label.
     """
+    if subset_cases is not None and subset_cases < 0:
+        raise UserError(f"--subset-cases is {subset_cases}; expected at least 0.")
     rows = _rows(Path(cohort), split)
     curves = () if log is None else _log(Path(log))
     out = output_folder(out)

@@ -4,7 +4,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from gmmas_jax.synthesis.fields import noise_field, smooth
+from gmmas_jax.synthesis.fields import mix_along, noise_field, smooth
 
 
 @flax.struct.dataclass
@@ -74,11 +74,10 @@ def acquire(
     thick = jax.random.bernoulli(k_thick, artefacts.thick_slices)
     axis = jax.random.categorical(k_axis, jnp.log(jnp.array([0.1, 0.2, 0.7])))  # mostly axial
     phase = jax.random.uniform(k_phase)
-    formulas = ("dhw,ed->ehw", "dhw,eh->dew", "dhw,ew->dhe")
-    for i, (size, formula) in enumerate(zip(signal.shape, formulas, strict=True)):
+    for i, size in enumerate(signal.shape):
         here = thick & (axis == i)
         matrix = slice_matrix(size, jnp.where(here, thickness, 1.0), jnp.where(here, phase, 0.0))
-        signal = jnp.einsum(formula, signal, matrix)
+        signal = mix_along(signal, matrix, axis=i)
 
     inside = brain > 0.5
     mean = jnp.sum(signal * inside) / jnp.maximum(inside.sum(), 1)

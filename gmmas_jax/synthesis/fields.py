@@ -81,9 +81,15 @@ def smooth(volume: jax.Array, *, sigma: float) -> jax.Array:
     offsets = jnp.arange(-radius, radius + 1)
     taps = jnp.exp(-0.5 * (offsets / sigma) ** 2)
     taps = taps / taps.sum()
-    for axis, formula in enumerate(("dhw,ed->ehw", "dhw,eh->dew", "dhw,ew->dhe")):
+    for axis in range(3):
         size = volume.shape[axis]
         rows = jnp.arange(size)[:, None]
         matrix = jnp.zeros((size, size)).at[rows, (rows + offsets).clip(0, size - 1)].add(taps)
-        volume = jnp.einsum(formula, volume, matrix)
+        volume = mix_along(volume, matrix, axis=axis)
     return volume
+
+
+def mix_along(volume: jax.Array, matrix: jax.Array, *, axis: int) -> jax.Array:
+    """Multiplies every line of voxels [n] of a volume [d h w] along an axis with a matrix [n n]."""
+    formula = ("dhw,ed->ehw", "dhw,eh->dew", "dhw,ew->dhe")[axis]
+    return jnp.einsum(formula, volume, matrix)

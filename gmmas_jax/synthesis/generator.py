@@ -9,12 +9,7 @@ import jax.numpy as jnp
 from gmmas_jax.synthesis.acquisition import Artefacts, acquire
 from gmmas_jax.synthesis.anatomy import Anatomy
 from gmmas_jax.synthesis.contrast import TISSUES, draw_signals
-from gmmas_jax.synthesis.fields import (
-    Shape3,
-    noise_field,
-    sample_linear,
-    voxel_grid,
-)
+from gmmas_jax.synthesis.fields import Shape3, noise_field, sample_linear, voxel_grid
 from gmmas_jax.synthesis.genotype import Genotype, draw_genotype
 from gmmas_jax.synthesis.tumour import Tumour, displace, draw_centre, grow_tumour, radial_field
 

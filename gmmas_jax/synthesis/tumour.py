@@ -5,13 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gmmas_jax.synthesis.fields import (
-    Shape3,
-    noise_field,
-    octave_noise,
-    smooth,
-    voxel_grid,
-)
+from gmmas_jax.synthesis.fields import Shape3, noise_field, octave_noise, smooth, voxel_grid
 from gmmas_jax.synthesis.genotype import Genotype
 
 LOBES = 3

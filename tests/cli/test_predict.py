@@ -217,6 +217,11 @@ def test_subsets_can_be_measured_on_the_first_cases(predictor: Predictor, tmp_pa
     assert metrics["subsets"] == first["subsets"]
 
 
+def test_a_negative_number_of_subset_cases_is_told(predictor: Predictor, tmp_path: Path):
+    with pytest.raises(UserError, match="--subset-cases is -1; expected at least 0"):
+        evaluate(predictor, tmp_path / "cohort.csv", tmp_path / "out", subset_cases=-1)
+
+
 def test_evaluation_scores_the_written_mask(predictor: Predictor, tmp_path: Path):
     """The number in the table is that of the file that predict writes, on the same grid."""
     manifest = cohort(tmp_path, count=1)
