@@ -188,7 +188,7 @@ class Objective(nn.Module):
     def segmentation(self, logits: Tensor, label: Tensor) -> Tensor:
         """Dice over labels and cross-entropy weighted by label, averaged over examples."""
         smooth = self.options["smooth"]
-        weights = torch.tensor(self.options["label_weights"] or (1.0,) * logits.shape[1])
+        weights = logits.new_tensor(self.options["label_weights"] or (1.0,) * logits.shape[1])
         probability = logits.softmax(1)
         truth = F.one_hot(label, logits.shape[1]).movedim(-1, 1)
         overlap = (probability * truth).sum((2, 3, 4))[:, 1:]
