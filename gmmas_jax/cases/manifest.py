@@ -17,6 +17,7 @@ from gmmas_jax.errors import UserError
 
 SPLITS = ("train", "val", "test")
 SEXES = ("female", "male")
+QUALITIES = ("pass", "fail")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class Row:
         survival_event: 1 died, 0 censored.
         site: Free text.
         split: One of `SPLITS`.
+        quality: One of `QUALITIES`, as `gmmas preprocess` judged; a failed case is not used.
     """
 
     case_id: str
@@ -59,6 +61,7 @@ class Row:
     survival_event: int | None = None
     site: str | None = None
     split: str | None = None
+    quality: str | None = None
 
     @property
     def images(self) -> dict[str, str]:
@@ -198,6 +201,8 @@ def _value(where: str, column: str, cell: str) -> str | float | int:
         return _choice(where, full, SEXES)
     if column == "split":
         return _choice(where, cell, SPLITS)
+    if column == "quality":
+        return _choice(where, cell, QUALITIES)
     if column == "label_convention":
         return _choice(where, cell, tuple(CONVENTIONS))
     return cell

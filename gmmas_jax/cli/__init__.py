@@ -62,7 +62,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--debug", action="store_true", help="show tracebacks of mistakes")
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
     for name in VERBS:
-        module = importlib.import_module(f"gmmas_jax.cli.{name}")
+        module = importlib.import_module(f"gmmas_jax.cli.{name.replace('-', '_')}")
         verb = verbs.add_parser(
             name,
             help=module.SUMMARY,
