@@ -18,7 +18,7 @@ def test_the_columns_are_those_of_the_contract():
     assert ", ".join(COLUMNS) == (
         "case_id, patient_id, timepoint, t1n, t1c, t2w, t2f, seg, label_convention, idh, "
         "codel_1p19q, histology, grade, mgmt, outcome, age, sex, survival_days, survival_event, "
-        "site, split"
+        "site, split, quality"
     )
 
 
