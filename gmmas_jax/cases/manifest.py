@@ -37,6 +37,7 @@ class Row:
         survival_event: 1 died, 0 censored.
         site: Free text.
         split: One of `SPLITS`.
+        fold: Of cross-validation, from 0 on; all cases of a patient have the same.
         quality: One of `QUALITIES`, as `gmmas preprocess` judged; a failed case is not used.
     """
 
@@ -61,6 +62,7 @@ class Row:
     survival_event: int | None = None
     site: str | None = None
     split: str | None = None
+    fold: int | None = None
     quality: str | None = None
 
     @property
@@ -201,6 +203,8 @@ def _value(where: str, column: str, cell: str) -> str | float | int:
         return _choice(where, full, SEXES)
     if column == "split":
         return _choice(where, cell, SPLITS)
+    if column == "fold":
+        return _whole_number(where, cell)
     if column == "quality":
         return _choice(where, cell, QUALITIES)
     if column == "label_convention":
@@ -218,6 +222,14 @@ def _number(where: str, cell: str) -> float:
             f"{where}: {cell!r} is no number from 0 on. Correct it, or leave it empty if unknown."
         )
     return number
+
+
+def _whole_number(where: str, cell: str) -> int:
+    if not (cell.isascii() and cell.isdecimal()):
+        raise UserError(
+            f"{where}: {cell!r} is no whole number from 0 on. Correct it, or leave it empty."
+        )
+    return int(cell)
 
 
 def _choice(where: str, cell: str, choices: tuple[str, ...]) -> str:

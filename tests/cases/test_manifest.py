@@ -18,7 +18,7 @@ def test_the_columns_are_those_of_the_contract():
     assert ", ".join(COLUMNS) == (
         "case_id, patient_id, timepoint, t1n, t1c, t2w, t2f, seg, label_convention, idh, "
         "codel_1p19q, histology, grade, mgmt, outcome, age, sex, survival_days, survival_event, "
-        "site, split, quality"
+        "site, split, fold, quality"
     )
 
 
@@ -40,7 +40,8 @@ def test_rows_come_back_as_written(tmp_path):
             survival_days=430.0,
             survival_event=0,
             site="A",
-            split="test",
+            split="train",
+            fold=3,
         ),
     ]
     path = tmp_path / "new" / "cohort.csv"
@@ -82,6 +83,8 @@ def test_a_byte_order_mark_windows_ends_and_missing_columns_are_accepted(tmp_pat
         ("case_id,survival_event\na,yes\n", ["column survival_event", "0, 1"]),
         ("case_id,sex\na,x\n", ["column sex", "female, male"]),
         ("case_id,split\na,training\n", ["column split", "train, val, test"]),
+        ("case_id,fold\na,-1\n", ["column fold", "'-1'"]),
+        ("case_id,fold\na,1.5\n", ["column fold", "'1.5'"]),
         ("case_id,label_convention\na,brats\n", ["column label_convention", "brats2021"]),
         ("case_id\n", ["no case"]),
         ("", ["no column case_id", "empty"]),
