@@ -11,6 +11,8 @@ import numpy as np
 
 from data_pipelines.nifti_header import (
     GEOMETRY_FIELDS,
+    FileError,
+    Note,
     header_dtype,
     header_grid,
     header_shape,
@@ -18,7 +20,6 @@ from data_pipelines.nifti_header import (
 )
 from gmmas_jax.cases.case import Grid
 from gmmas_jax.cases.files import atomic_path
-from gmmas_jax.errors import UserError
 
 _MAX_OFFSET = 2**24
 
@@ -37,16 +38,17 @@ def read_volume(
         grid: the sform if it has a code, else the qform, else the voxel sizes alone.
 
     Raises:
-        UserError: If the file cannot be read whole, is no real-valued 3D volume, is larger than
+        FileError: If the file cannot be read whole, is no real-valued 3D volume, is larger than
             `MAX_VOXELS`, has no usable geometry, or holds NaN, infinity or one value only.
     """
     path = Path(path)
     array, grid = _read(path, notes)
     if array.min() == array.max():
         kind = "zero" if array.flat[0] == 0 else f"the same value ({array.flat[0]:g})"
-        raise UserError(
+        raise FileError(
             f"{path}: every voxel is {kind}; expected an image. Export it again, or leave this "
-            "sequence out: a missing sequence is allowed."
+            "sequence out: a missing sequence is allowed.",
+            kind="image.constant",
         )
     return array.astype(np.float32), grid
 
@@ -118,28 +120,33 @@ def _read(path: Path, notes: list[str] | None) -> tuple[np.ndarray, Grid]:
             header = read_header(path, stream)
             shape = header_shape(path, header)
             grid = header_grid(path, header, shape, noticed)
-            array = _voxels(path, stream, header, shape)
+            array = _voxels(path, stream, header, shape, noticed)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; expected a NIfTI file. Check the path.") from error
+        raise FileError(
+            f"{path}: no such file; expected a NIfTI file. Check the path.", kind="file.missing"
+        ) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(
+        raise FileError(
             f"{path}: the compressed data end early or are damaged ({error}); expected a complete "
-            "gzip stream. Copy or download the file again."
+            "gzip stream. Copy or download the file again.",
+            kind="file.truncated",
         ) from error
     except OSError as error:
-        raise UserError(
+        raise FileError(
             f"{path}: cannot be read ({error.strerror or error}); expected a readable NIfTI file. "
-            "Check the path and its permissions."
+            "Check the path and its permissions.",
+            kind="file.unreadable",
         ) from error
     with np.errstate(all="ignore"):
         array = _scaled(path, array, header)
     if not np.issubdtype(array.dtype, np.integer):
         finite = np.isfinite(array)
         if not finite.all():
-            raise UserError(
+            raise FileError(
                 f"{path}: {int(np.isnan(array).sum())} voxels are NaN and "
                 f"{int(np.isinf(array).sum())} infinite, of {array.size}; expected finite values. "
-                "Replace them by 0 where they lie outside the brain, or export the file again."
+                "Replace them by 0 where they lie outside the brain, or export the file again.",
+                kind="image.not_finite",
             )
     if notes is not None:
         notes.extend(noticed)
@@ -149,11 +156,15 @@ def _read(path: Path, notes: list[str] | None) -> tuple[np.ndarray, Grid]:
 def _check_name(path: Path) -> None:
     name = path.name.lower()
     if path.is_dir():
-        raise UserError(f"{path}: is a folder; expected a NIfTI file. Name the file in it.")
+        raise FileError(
+            f"{path}: is a folder; expected a NIfTI file. Name the file in it.",
+            kind="file.unreadable",
+        )
     if not name.endswith((".nii", ".nii.gz")):
-        raise UserError(
+        raise FileError(
             f"{path}: the name ends neither with .nii nor .nii.gz; expected a NIfTI file. Convert "
-            "it first (for DICOM, for example with dcm2niix)."
+            "it first (for DICOM, for example with dcm2niix).",
+            kind="file.not_nifti",
         )
 
 
@@ -161,37 +172,52 @@ def _opened(path: Path) -> BinaryIO:
     with path.open("rb") as stream:
         start = stream.read(2)
     if not start:
-        raise UserError(f"{path}: the file is empty; expected a NIfTI file. Copy it again.")
+        raise FileError(
+            f"{path}: the file is empty; expected a NIfTI file. Copy it again.",
+            kind="file.truncated",
+        )
     compressed = start == b"\x1f\x8b"
     if path.name.lower().endswith(".gz") != compressed:
         found, name = ("gzip", ".nii.gz") if compressed else ("no gzip", ".nii")
-        raise UserError(
+        raise FileError(
             f"{path}: the content is {found} data, which the name does not say. Rename the file "
-            f"to {name} if it is a whole NIfTI file, else copy it again."
+            f"to {name} if it is a whole NIfTI file, else copy it again.",
+            kind="file.not_gzip",
         )
     return cast(BinaryIO, gzip.open(path, "rb")) if compressed else path.open("rb")
 
 
-def _voxels(path: Path, stream: BinaryIO, header: Any, shape: tuple[int, int, int]) -> np.ndarray:
+def _voxels(
+    path: Path,
+    stream: BinaryIO,
+    header: Any,
+    shape: tuple[int, int, int],
+    noticed: list[str],
+) -> np.ndarray:
     """Reads exactly what the header promises, never more, and checks the stream to its end."""
     dtype = header_dtype(path, header)
     offset = float(header["vox_offset"])
     read = header.template_dtype.itemsize
     if not read <= offset <= _MAX_OFFSET or not offset.is_integer():
-        raise UserError(
+        raise FileError(
             f"{path}: the header says that voxels begin at byte {offset:g}; expected "
-            f"{read} to {_MAX_OFFSET}. The header is damaged: copy or export the file again."
+            f"{read} to {_MAX_OFFSET}. The header is damaged: copy or export the file again.",
+            kind="file.header",
         )
     expected = int(np.prod(shape)) * dtype.itemsize
     _ = _exactly(stream, int(offset) - read)
     content = _exactly(stream, expected)
     if len(content) < expected:
-        raise UserError(
+        raise FileError(
             f"{path}: truncated: {len(content)} of {expected} bytes of voxels are there. Copy or "
-            "download the file again."
+            "download the file again.",
+            kind="file.truncated",
         )
     # Reading on to the end makes gzip compare its checksum; two bytes bound what is inflated.
-    _ = stream.read(2)
+    if stream.read(2):
+        noticed.append(
+            Note(f"{path.name}: bytes after the last voxel are ignored", "file.trailing_bytes")
+        )
     return np.frombuffer(content, dtype).reshape(shape, order="F")
 
 
@@ -212,9 +238,10 @@ def _scaled(path: Path, array: np.ndarray, header: Any) -> np.ndarray:
     if slope == 0 or np.isnan(slope):
         slope, intercept = 1.0, 0.0
     if not (np.isfinite(slope) and np.isfinite(intercept)):
-        raise UserError(
+        raise FileError(
             f"{path}: scl_slope is {slope:g} and scl_inter {intercept:g}; expected finite numbers. "
-            "Correct the header: 1 and 0 mean that voxels are stored as they are."
+            "Correct the header: 1 and 0 mean that voxels are stored as they are.",
+            kind="image.scaling",
         )
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if (slope, intercept) != (1.0, 0.0):
@@ -222,8 +249,9 @@ def _scaled(path: Path, array: np.ndarray, header: Any) -> np.ndarray:
     limit = float(np.finfo(np.float32).max)
     largest = max(abs(float(array.max())), abs(float(array.min())))
     if np.isfinite(largest) and largest > limit:
-        raise UserError(
+        raise FileError(
             f"{path}: values up to {largest:g} (scl_slope {slope:g}); expected at most {limit:g}. "
-            "Correct scl_slope in the header, or rescale the image."
+            "Correct scl_slope in the header, or rescale the image.",
+            kind="image.scaling",
         )
     return array

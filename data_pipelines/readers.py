@@ -17,8 +17,14 @@ from gmmas_jax.cases.sequences import SEQUENCES, canonical_sequence
 from gmmas_jax.cases.tasks import TASKS, task_index
 from gmmas_jax.errors import UserError
 
-_MOSTLY = 0.75
-_THICK_MM = 3.0
+MOSTLY = 0.75
+"""Share of non-zero voxels from which an image is not taken to be skull-stripped."""
+
+THICK_MM = 3.0
+"""Slice distance above which a report says that small parts of a tumour may be missed."""
+
+NEGATIVE = 0.01
+"""Share of negative voxels from which a report says so; interpolation leaves less."""
 
 
 def read_case(
@@ -54,14 +60,14 @@ def read_case(
     first = next(iter(paths))
     source = grids[first]
     for name, path in paths.items():
-        _check_one_grid(path, grids[name], paths[first], source)
+        check_one_grid(path, grids[name], paths[first], source)
     _check_contents(paths, volumes)
     notes.extend(_image_notes(paths, volumes, source))
     label = None
     if seg is not None:
         seg = Path(seg)
         mask, grid = read_mask(seg, notes=notes)
-        _check_one_grid(seg, grid, paths[first], source)
+        check_one_grid(seg, grid, paths[first], source)
         mask = to_canonical(mask, grid.affine)[0]
         if label_convention is None:
             numbered = any(map(is_numbered, paths.values()))
@@ -165,7 +171,12 @@ def _check_contents(paths: Mapping[str, Path], volumes: Mapping[str, np.ndarray]
             )
 
 
-def _check_one_grid(path: Path, grid: Grid, reference_path: Path, reference: Grid) -> None:
+def check_one_grid(path: Path, grid: Grid, reference_path: Path, reference: Grid) -> None:
+    """Refuses a file that is not on the grid of another, whatever the order of their axes.
+
+    Raises:
+        UserError: Naming both files and both grids.
+    """
     canonical, canonical_reference = canonical_grid(grid), canonical_grid(reference)
     if canonical.matches(canonical_reference):
         return
@@ -183,16 +194,16 @@ def _check_one_grid(path: Path, grid: Grid, reference_path: Path, reference: Gri
 def _image_notes(
     paths: Mapping[str, Path], volumes: Mapping[str, np.ndarray], grid: Grid
 ) -> Iterable[str]:
-    if max(grid.spacing) > _THICK_MM:
+    if max(grid.spacing) > THICK_MM:
         yield f"slices of {max(grid.spacing):.1f} mm: small parts of a tumour may be missed"
     for name, volume in volumes.items():
-        if np.count_nonzero(volume) > _MOSTLY * volume.size:
+        if np.count_nonzero(volume) > MOSTLY * volume.size:
             yield (
                 f"{paths[name].name}: nearly every voxel is non-zero; skull-stripped images with a "
                 "background of 0 are expected"
             )
         negative = np.count_nonzero(volume < 0)
-        if negative > 0.01 * volume.size:
+        if negative > NEGATIVE * volume.size:
             yield f"{paths[name].name}: {negative / volume.size:.0%} of the voxels are negative"
 
 

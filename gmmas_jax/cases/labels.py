@@ -46,7 +46,7 @@ def convert_labels(array: np.ndarray, convention: str, source: str) -> np.ndarra
             convention does not know.
     """
     mapping = _mapping(convention, source)
-    codes = _integer_codes(array, source)
+    codes = integer_codes(array, source)
     table = np.full(256, _UNKNOWN, np.uint8)
     for theirs, ours in mapping.items():
         table[theirs] = ours
@@ -103,7 +103,7 @@ def infer_convention(array: np.ndarray, source: str, *, numbered_channels: bool 
     Raises:
         UserError: If more than one convention fits, or none.
     """
-    values = set(np.unique(_integer_codes(array, source)).tolist())
+    values = set(np.unique(integer_codes(array, source)).tolist())
     if values == {0}:
         return "brats2023"
     if numbered_channels:
@@ -148,8 +148,19 @@ def _mapping(convention: str, source: str) -> Mapping[int, int]:
     return CONVENTIONS[convention]
 
 
-def _integer_codes(array: np.ndarray, source: str) -> np.ndarray:
-    """Returns the array as uint8 codes, refusing fractions and what lies outside 0..254."""
+def integer_codes(array: np.ndarray, source: str) -> np.ndarray:
+    """Returns the codes of a label array, refusing what no convention has.
+
+    Args:
+        array: Any numeric dtype and shape.
+        source: What messages name.
+
+    Returns:
+        uint8, same shape, 0 to 254; values within 0.01 of an integer are rounded.
+
+    Raises:
+        UserError: On a fraction, a negative value or one from 255 on.
+    """
     if not np.issubdtype(array.dtype, np.integer) and array.dtype != bool:
         rounded = np.rint(array)
         # `not <=` also refuses NaN, which compares false with everything.
