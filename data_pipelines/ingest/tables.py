@@ -41,7 +41,8 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     Commas, semicolons and tabs are told apart by the header and by what cuts every row into as many
     cells. UTF-8 with or without a byte-order mark, UTF-16 with one, and, with a note, Windows-1252
     are read; any line ends; quoted cells may hold the separator or line breaks. Blank lines are
-    skipped. Duplicate rows are kept: what they mean is for the caller to say.
+    skipped, and so are several lines with # above the header, as cBioPortal writes them. Duplicate
+    rows are kept: what they mean is for the caller to say.
 
     Raises:
         UserError: If the file cannot be read, is a workbook, has no row, a column without a name or
@@ -54,6 +55,9 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     declared = re.match(r"sep=([,;\t])\r?\n", text)  # Excel's own hint, above the header.
     if declared is not None:
         text, first_line = text[declared.end() :], 2
+    remarks = re.match(r"(#[^\r\n]*(\r\n|\r|\n)){2,}", text)  # One alone may be the header.
+    if remarks is not None:
+        text, first_line = text[remarks.end() :], first_line + len(remarks.group().splitlines())
     delimiter = declared[1] if declared is not None else _delimiter(text)
     records = _records(path, text, delimiter, first_line)
     header_line, header = next(records, (0, []))

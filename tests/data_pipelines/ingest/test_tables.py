@@ -119,3 +119,9 @@ def test_real_tables_are_whole(real_data):
     assert counts["PrognosAIs_patient_labels.csv"] == 627
     assert counts["BraTS19_name_mapping.csv"] == 335
     assert counts["BraTS19_survival_data.csv"] == 259
+
+
+def test_remarks_above_the_header(tmp_path):
+    read = table(tmp_path, "#Patient\tAge\n#STRING\tNUMBER\nPATIENT_ID\tAGE\nx\t3\n")
+    assert (read.rows, read.lines) == ([{"PATIENT_ID": "x", "AGE": "3"}], [4])
+    assert table(tmp_path, "#id,age\nx,3\n").columns == ("#id", "age")
