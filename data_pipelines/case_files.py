@@ -51,7 +51,7 @@ def find_files(
                 return find_files(folder / name, channel_order=channel_order)
     named: list[tuple[str, str, Path]] = []
     for path in paths:
-        kind, prefix = _kind(path.name)
+        kind, prefix = told_by_name(path.name)
         if kind is not None:
             named.append((kind, prefix, path))
     if any(kind in SEQUENCES for kind, _, _ in named):
@@ -87,8 +87,12 @@ def _volumes(folder: Path) -> list[Path]:
     ]
 
 
-def _kind(name: str) -> tuple[str | None, str]:
-    """Returns the sequence or "seg" that the end of a file name tells, and what stands before."""
+def told_by_name(name: str) -> tuple[str | None, str]:
+    """Returns the sequence or "seg" that the end of a file name tells, and what stands before.
+
+    Args:
+        name: A file name without folders.
+    """
     stem = re.sub(r"\.nii(\.gz)?$", "", name, flags=re.IGNORECASE)
     words = list(re.finditer(r"[A-Za-z0-9]+", stem))
     lower = [word.group().lower() for word in words]

@@ -1,0 +1,1 @@
+"""From a manifest to the layouts that other programs read."""
