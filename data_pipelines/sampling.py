@@ -14,6 +14,9 @@ from gmmas_jax.cases.sequences import SEQUENCES, SUBSETS, presence
 SequenceDrop = Literal["none", "published", "uniform"]
 SEQUENCE_DROPS: tuple[SequenceDrop, ...] = ("none", "published", "uniform")
 
+STREAMS = ("patch", "cutmix", "views", "slices")
+"""What is drawn for an example, each from a generator of its own."""
+
 _DROP_ONE = 0.30
 _DROP_TWO = 0.14
 """The rates that GMMAS's code comes to: one drawn event of 0.3, else an independent one of 0.2."""
@@ -24,11 +27,20 @@ Foreground = tuple[np.ndarray, ...]
 """Per label code from 1 on: flat voxel indices, int32 [n], C order."""
 
 
-def example_generator(seed: int, counter: int) -> np.random.Generator:
-    """Returns the generator of one example; equal arguments give equal draws on every machine."""
-    # Philox maps (key, position) to bits without a state to carry: each example is a key.
+def example_generator(seed: int, counter: int, stream: str = "patch") -> np.random.Generator:
+    """Returns a generator of one example; equal arguments give equal draws on every machine.
+
+    Args:
+        seed: Of the run; its lowest 64 bits count.
+        counter: Of the example.
+        stream: A name of `STREAMS`. What is drawn from one does not depend on the others, so that
+            an option that draws leaves all else as it was without it.
+    """
+    # Philox maps (key, position) to bits without a state to carry: each example is a key, and each
+    # stream begins where the one before would end after 2**192 draws.
     key = np.array([seed % 2**64, counter], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key))
+    position = np.array([0, 0, 0, STREAMS.index(stream)], np.uint64)
+    return np.random.Generator(np.random.Philox(counter=position, key=key))
 
 
 def patch_start(

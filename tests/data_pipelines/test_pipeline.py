@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import chain, islice
 
 import jax
@@ -12,6 +13,7 @@ from data_pipelines.pipeline import evaluation_cases, train_batches
 from data_pipelines.prepared import write_index
 from gmmas_jax.cases.sequences import presence
 from gmmas_jax.errors import UserError
+from tests.data_pipelines.memory_cases import arrays_of, entry, memory_index, two_classes
 
 PATCH = (8, 8, 8)
 TASKS = ("idh", "grade")
@@ -86,6 +88,151 @@ def test_the_stream_does_not_depend_on_hosts_or_workers(index):
 def test_resuming_goes_on_bitwise(index):
     for expected, found in zip(take(index, 5)[3:], take(index, 2, start_step=3), strict=True):
         assert_same(expected, found)
+
+
+EVERYTHING = {
+    "balance": ("grade",),
+    "unlabelled_share": 0.25,
+    "cutmix": 0.7,
+    "cutmix_task": ("grade",),
+    "cutmix_feather": 1,
+    "views": 2,
+    "view_overlap": 0.5,
+}
+
+
+@pytest.mark.parametrize("options", [EVERYTHING, EVERYTHING | {"views": 1}])
+def test_with_every_option_hosts_change_nothing(options):
+    index = two_classes()
+    one = take(index, 5, workers=1, **options)
+    for hosts in (2, 4):
+        parts = [
+            take(index, 5, process_index=i, process_count=hosts, workers=3, **options)
+            for i in range(hosts)
+        ]
+        for whole, *shares in zip(one, *parts, strict=True):
+            assert_same(whole, jax.tree.map(lambda *arrays: np.concatenate(arrays), *shares))
+
+
+def test_with_every_option_resuming_goes_on_bitwise():
+    index = two_classes()
+    expected = take(index, 9, **EVERYTHING)[6:]
+    for left, right in zip(expected, take(index, 3, start_step=6, **EVERYTHING), strict=True):
+        assert_same(left, right)
+
+
+def test_options_that_are_off_change_nothing(index):
+    off = {"cutmix": 0.0, "cutmix_task": ("mgmt",), "cutmix_feather": 2, "view_overlap": 0.5}
+    for left, right in zip(take(index, 3), take(index, 3, **off), strict=True):
+        assert_same(left, right)
+
+
+def test_cutmix_leaves_order_patches_of_other_examples_and_masks_as_they_are():
+    index = two_classes()
+    settings = {"foreground": 0.0, "tasks": ("grade",)}
+    plain = list(examples(take(index, 10, **settings)))
+    mixed = list(examples(take(index, 10, cutmix=0.5, cutmix_task=("grade",), **settings)))
+    composites = 0
+    for left, right in zip(plain, mixed, strict=True):
+        np.testing.assert_array_equal(left["box"], right["box"])
+        assert left["case_index"] == right["case_index"]
+        if right["targets"]["grade"].max() in (0, 1):
+            assert_same(left, right)
+        else:
+            composites += 1
+    assert 5 < composites < 20
+
+
+def test_a_composite_shows_in_patch_and_whole_volume_and_keeps_unknown_labels_unknown():
+    index = two_classes()
+    options = {"cutmix": 1.0, "cutmix_task": ("grade",), "sequence_drop": "none", "seed": 1}
+    known = 0
+    settings = options | {"tasks": ("grade", "codel_1p19q"), "foreground": 1.0}
+    for example in examples(take(index, 20, **settings)):
+        case = index.cases[example["case_index"]]
+        grade = example["targets"]["grade"]
+        if case.case_id in ("unknown", "healthy", "unlabelled"):
+            assert grade.max() == (case.case_id != "unknown")
+            continue
+        assert 0 < grade[0] < 1
+        np.testing.assert_allclose(grade.sum(), 1.0, rtol=1e-6)
+        assert grade[1] == 0
+        # Only the pair of low and high knows both.
+        codel = example["targets"]["codel_1p19q"]
+        assert example["target_valid"]["codel_1p19q"] == codel.any()
+        known += int(codel.any())
+        # Noise around -20 is low grade, around 20 high grade: both show, each in its place.
+        change = example["whole"] - index.open(int(example["case_index"])).whole
+        assert np.abs(change[..., 3]).max() > 2
+        where = voxels(example["box"], case.shape)
+        shown = np.abs(example["image"][..., 3]) > 10
+        stored = index.open(int(example["case_index"])).image[where][..., 3]
+        foreign = shown & (np.sign(stored) != np.sign(example["image"][..., 3]))
+        assert (example["label"][foreign] > 0).all()
+        np.testing.assert_array_equal(example["image"][~foreign][:, 3], stored[~foreign])
+    assert known
+
+
+def test_two_views_show_the_same_place_with_other_sequences(index):
+    for example in examples(take(index, 8, views=2)):
+        case = index.cases[example["case_index"]]
+        for name in ("label", "box"):
+            np.testing.assert_array_equal(example[name], example[f"view_{name}"])
+        present, other = example["present"], example["view_present"]
+        assert (present != other).any()
+        least = 2 if len(case.sequences) > 2 else 1
+        assert min(present.sum(), other.sum()) >= least
+        both = (present > 0) & (other > 0)
+        for name in ("image", "whole"):
+            first, second = example[name], example[f"view_{name}"]
+            np.testing.assert_array_equal(first[..., both], second[..., both])
+            assert not first[..., present == 0].any()
+            assert not second[..., other == 0].any()
+        assert len(np.unique(example["view_keys"], axis=0)) == 2
+        jax.random.uniform(jax.random.wrap_key_data(example["view_keys"][0]))
+
+
+def test_overlapping_views_lie_apart_and_share_their_overlap(index):
+    moved = 0
+    for example in examples(take(index, 8, views=2, view_overlap=0.5)):
+        position = int(example["case_index"])
+        shape = index.cases[position].shape
+        first, second = voxels(example["box"], shape), voxels(example["view_box"], shape)
+        for one, other in zip(first, second, strict=True):
+            assert abs(one.start - other.start) <= 4
+        moved += first != second
+        arrays = index.open(position)
+        if arrays.label is not None and index.cases[position].case_id != "small":
+            np.testing.assert_array_equal(example["view_label"], arrays.label[second])
+    assert moved > 20
+
+
+def test_nothing_is_kept_of_the_examples_that_were_used():
+    label = np.zeros((20, 18, 16), np.uint8)
+    label[5:9, 5:9, 5:9] = 2
+
+    def make():
+        return arrays_of(label)
+
+    cases = [(entry(f"{i}", make(), grade="24"[i % 2]), make) for i in range(150)]
+    index = memory_index(*cases)
+    options = {"cutmix": 0.5, "cutmix_task": ("grade",), "workers": 2}
+    most = 0
+    for _ in islice(train_batches(index, **SETTINGS | options), 60):
+        most = max(most, sum(image() is not None for image in index.held))
+    assert len(index.opened) >= 240 + 80  # Every example reads anew, composites two cases.
+    # Two cases in each of two threads, and some slack for a thread that is just returning.
+    assert most <= 8
+
+
+def test_what_a_case_is_refused_for_is_told_as_it_was():
+    def refuse():
+        raise UserError("case.array_record: damaged")
+
+    case = arrays_of(None)
+    batches = train_batches(memory_index((entry("a", case), refuse)), **SETTINGS)
+    with pytest.raises(UserError, match=r"^case.array_record: damaged$"):
+        next(batches)
 
 
 def test_an_example_seen_again_in_a_later_epoch_is_drawn_anew(index):
@@ -169,11 +316,19 @@ def test_sequences_that_are_not_shown_are_plain_zero(index):
             assert not np.signbit(values).any()
 
 
-def test_evaluation_yields_every_case_once_and_whole(index):
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_evaluation_takes_equal_steps_and_yields_every_case_once_and_whole(index, hosts):
     shares = [
-        list(evaluation_cases(index, tasks=TASKS, process_index=i, process_count=2)) for i in (0, 1)
+        list(evaluation_cases(index, tasks=TASKS, process_index=i, process_count=hosts))
+        for i in range(hosts)
     ]
-    batches = sorted(chain(*shares), key=lambda batch: batch["case_index"].item())
+    assert {len(share) for share in shares} == {-(-5 // hosts)}
+    for padding in chain(*shares):
+        if not padding["case_valid"]:
+            assert not padding["label_valid"].any()
+            assert not any(valid.any() for valid in padding["target_valid"].values())
+    batches = [batch for batch in chain(*shares) if batch["case_valid"]]
+    batches.sort(key=lambda batch: batch["case_index"].item())
     assert [batch["case_index"].item() for batch in batches] == [0, 1, 2, 3, 4]
     for position, batch in enumerate(batches):
         arrays = index.open(position)
@@ -186,6 +341,18 @@ def test_evaluation_yields_every_case_once_and_whole(index):
     assert batches[0]["targets"]["idh"].tolist() == [[0, 1]]
 
 
+def test_more_hosts_than_cases_still_take_one_step_each(index):
+    few = replace(index, cases=index.cases[:2])
+    valid = [
+        [
+            b["case_valid"].item()
+            for b in evaluation_cases(few, tasks=(), process_index=i, process_count=3)
+        ]
+        for i in range(3)
+    ]
+    assert valid == [[1], [1], [0]]
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -194,6 +361,13 @@ def test_evaluation_yields_every_case_once_and_whole(index):
         ({"patch": (8, 8)}, r"data.patch is \(8, 8\)"),
         ({"tasks": ("idh", "mood")}, "'mood' is unknown"),
         ({"batch_size": 3, "process_count": 2}, "data.batch_size is 3"),
+        ({"cutmix": 1.5}, "data.cutmix is 1.5"),
+        ({"cutmix": 0.5, "cutmix_task": ("mgmt",)}, "no two cases .* differ in mgmt"),
+        ({"cutmix_feather": -1}, "data.cutmix_feather is -1"),
+        ({"balance": ("mood",)}, "data.balance: 'mood' is unknown"),
+        ({"balance": ("idh",), "unlabelled_share": 2.0}, "data.unlabelled_share is 2.0"),
+        ({"views": 3}, "data.views is 3"),
+        ({"view_overlap": 0.0}, "data.view_overlap is 0.0"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(index, change, told):
@@ -223,6 +397,6 @@ sys.exit(7)
 
 @pytest.mark.multiprocess
 def test_a_process_can_end_while_batches_are_being_read(index):
-    write_index(index.root, index.cases, spacing_mm=1.0, whole=index.whole, files={})
+    write_index(index.root, index.cases, spacing_mm=1.0, whole=index.whole)
     command = [sys.executable, "-c", LEAVE_WHILE_READING, str(index.root)]
     assert subprocess.run(command, check=False, timeout=120).returncode == 7
