@@ -3,6 +3,8 @@
 import gzip
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -64,6 +66,18 @@ def read_mask(
     return _read(Path(path), notes)
 
 
+def read_shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
+    """Returns the shape that a file's header promises; no voxel is read.
+
+    Raises:
+        FileError: If the header cannot be read, or is not that of a 3D volume.
+    """
+    path = Path(path)
+    _check_name(path)
+    with _told(path), _opened(path) as stream, np.errstate(all="ignore"):
+        return header_shape(path, read_header(path, stream))
+
+
 def write_volume(
     path: str | os.PathLike[str],
     array: np.ndarray,
@@ -114,13 +128,33 @@ def write_volume(
 def _read(path: Path, notes: list[str] | None) -> tuple[np.ndarray, Grid]:
     _check_name(path)
     noticed: list[str] = []
+    # What is not finite is refused in words below, not warned about on the way.
+    with _told(path), _opened(path) as stream, np.errstate(all="ignore"):
+        header = read_header(path, stream)
+        shape = header_shape(path, header)
+        grid = header_grid(path, header, shape, noticed)
+        array = _voxels(path, stream, header, shape, noticed)
+    with np.errstate(all="ignore"):
+        array = _scaled(path, array, header)
+    if not np.issubdtype(array.dtype, np.integer):
+        finite = np.isfinite(array)
+        if not finite.all():
+            raise FileError(
+                f"{path}: {int(np.isnan(array).sum())} voxels are NaN and "
+                f"{int(np.isinf(array).sum())} infinite, of {array.size}; expected finite values. "
+                "Replace them by 0 where they lie outside the brain, or export the file again.",
+                kind="image.not_finite",
+            )
+    if notes is not None:
+        notes.extend(noticed)
+    return array, grid
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turns what goes wrong with a stream into a message for the user."""
     try:
-        # What is not finite is refused in words below, not warned about on the way.
-        with _opened(path) as stream, np.errstate(all="ignore"):
-            header = read_header(path, stream)
-            shape = header_shape(path, header)
-            grid = header_grid(path, header, shape, noticed)
-            array = _voxels(path, stream, header, shape, noticed)
+        yield
     except FileNotFoundError as error:
         raise FileError(
             f"{path}: no such file; expected a NIfTI file. Check the path.", kind="file.missing"
@@ -137,20 +171,6 @@ def _read(path: Path, notes: list[str] | None) -> tuple[np.ndarray, Grid]:
             "Check the path and its permissions.",
             kind="file.unreadable",
         ) from error
-    with np.errstate(all="ignore"):
-        array = _scaled(path, array, header)
-    if not np.issubdtype(array.dtype, np.integer):
-        finite = np.isfinite(array)
-        if not finite.all():
-            raise FileError(
-                f"{path}: {int(np.isnan(array).sum())} voxels are NaN and "
-                f"{int(np.isinf(array).sum())} infinite, of {array.size}; expected finite values. "
-                "Replace them by 0 where they lie outside the brain, or export the file again.",
-                kind="image.not_finite",
-            )
-    if notes is not None:
-        notes.extend(noticed)
-    return array, grid
 
 
 def _check_name(path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The integrity report over a manifest: what is wrong with a cohort before anything is trained."""

@@ -1,0 +1,215 @@
+"""Checks a cohort: every case in worker processes, then the cases against each other."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_pipelines.check.cohort_masks import (
+    convention_findings,
+    mask_statistics,
+    summary,
+    volume_findings,
+)
+from data_pipelines.check.copies import copy_findings, overlap_of_images
+from data_pipelines.check.exam import Exam, ExamTask, check_exam
+from data_pipelines.check.findings import LEVELS, Finding, from_message
+from data_pipelines.check.people import overlap_of_ids, people_findings
+from data_pipelines.check.rows import read_rows
+from data_pipelines.check.table import class_counts, split_sizes, table_findings
+from data_pipelines.nifti import read_shape
+from data_pipelines.workers import Task, run_cases, worker_count
+from gmmas_jax.cases.manifest import Row
+from gmmas_jax.errors import UserError
+
+VERSION = 1
+"""Of check.json; raised when a field changes its meaning or goes."""
+
+_WORKER_BYTES = 2**28
+_VOXEL_BYTES = 32
+"""A worker's libraries, and what it holds per voxel of the image that it reads: the stored voxels,
+float64 while they are scaled, float32 twice, masks."""
+
+_SAMPLED = 64
+_COMMON = 0.9
+
+OnCase = Callable[[str, int, int, str], None]
+
+
+class Report(NamedTuple):
+    """What a check found.
+
+    Attributes:
+        manifest: As given.
+        cases: One entry a case, JSON-able.
+        findings: Errors first, then warnings and notes; within these in the order of the codes.
+        statistics: Of the cohort, JSON-able.
+    """
+
+    manifest: Path
+    cases: list[dict[str, Any]]
+    findings: list[Finding]
+    statistics: dict[str, Any]
+
+    def count(self, level: str) -> int:
+        """Returns how many findings have a level."""
+        return sum(finding.level == level for finding in self.findings)
+
+    def document(self) -> dict[str, Any]:
+        """Returns the content of check.json."""
+        return {
+            "version": VERSION,
+            "manifest": str(self.manifest),
+            "cases": self.cases,
+            "findings": [finding.document() for finding in self.findings],
+            "statistics": self.statistics,
+        }
+
+
+def check_cohort(
+    manifest: Path,
+    *,
+    against: Sequence[Path] = (),
+    workers: int | None = None,
+    max_memory: int | None = None,
+    on_case: OnCase | None = None,
+) -> Report:
+    """Checks every case of a manifest, and the cases against each other.
+
+    Args:
+        manifest: The cohort.
+        against: Other manifests with which it should share no person and no image.
+        workers: Processes; None takes as many as memory and cores allow.
+        max_memory: Bytes for all workers together; None takes 0.8 of what is free.
+        on_case: Called after each case with (manifest's name, cases done, all cases, case id).
+
+    Raises:
+        UserError: If a manifest cannot be read.
+    """
+    rows, findings = read_rows(manifest)
+    other_rows = {path: read_rows(path)[0] for path in against}
+    exams = _exams(rows, manifest, workers, max_memory, on_case, images_only=False)
+    for exam in exams:
+        findings.extend(exam.findings)
+    findings.extend(table_findings(rows))
+    findings.extend(people_findings(rows))
+    findings.extend(copy_findings(rows, exams))
+    findings.extend(convention_findings(exams))
+    findings.extend(volume_findings(exams))
+    findings.extend(_unlike_grids(exams))
+    for path, others in other_rows.items():
+        findings.extend(overlap_of_ids(rows, others, str(path)))
+        other_exams = _exams(others, path, workers, max_memory, on_case, images_only=True)
+        findings.extend(overlap_of_images(exams, other_exams, str(path)))
+    order = {level: rank for rank, level in enumerate(LEVELS)}
+    findings.sort(key=lambda finding: (order[finding.level], finding.code))
+    return Report(manifest, _cases(rows, exams, findings), findings, _statistics(rows, exams))
+
+
+def _exams(
+    rows: Sequence[Row],
+    manifest: Path,
+    workers: int | None,
+    max_memory: int | None,
+    on_case: OnCase | None,
+    *,
+    images_only: bool,
+) -> list[Exam]:
+    root = manifest.parent
+    tasks = [Task(row.case_id, ExamTask(row, root, images_only)) for row in rows]
+    fitting = worker_count(_bytes_each(rows, root), max_memory=max_memory)
+
+    def told(done: int, case_id: str) -> None:
+        if on_case is not None:
+            on_case(manifest.name, done, len(rows), case_id)
+
+    results = run_cases(
+        check_exam,
+        tasks,
+        workers=fitting if workers is None else min(workers, fitting),
+        on_case=told,
+    )
+    return [
+        Exam(row.case_id, [_lost(row, result)]) if isinstance(result, UserError) else result
+        for row, result in zip(rows, results, strict=True)
+    ]
+
+
+def _lost(row: Row, error: UserError) -> Finding:
+    message = str(error).removeprefix(f"{row.case_id}: ")
+    return from_message("case.lost", message, case_id=row.case_id, source=None)
+
+
+def _bytes_each(rows: Sequence[Row], root: Path) -> int:
+    """Returns what a worker takes, by the largest of some images evenly over the manifest."""
+    largest = 0
+    for row in rows[:: max(1, len(rows) // _SAMPLED)]:
+        for path in row.images.values():
+            try:
+                d, h, w = read_shape(root / path)
+            except UserError:
+                continue  # Told when the case is checked.
+            largest = max(largest, d * h * w)
+    return _WORKER_BYTES + _VOXEL_BYTES * largest
+
+
+def _unlike_grids(exams: Sequence[Exam]) -> Iterator[Finding]:
+    """Yields the cases on another grid, where nearly all are on one."""
+    grids = [
+        (image.shape, tuple(round(mm, 2) for mm in image.spacing))
+        for exam in exams
+        for image in list(exam.images.values())[:1]
+    ]
+    if not grids:
+        return
+    common, count = Counter(grids).most_common(1)[0]
+    if count < _COMMON * len(grids):
+        return
+    with_images = (exam for exam in exams if exam.images)
+    for exam, grid in zip(with_images, grids, strict=True):
+        if grid != common:
+            yield Finding(
+                "geometry.unlike_cohort",
+                f"{_grid_words(grid)}; {count} of {len(grids)} cases: {_grid_words(common)}",
+                case_id=exam.case_id,
+            )
+
+
+def _grid_words(grid: tuple[tuple[int, ...], tuple[float, ...]]) -> str:
+    shape, spacing = grid
+    return f"{'x'.join(map(str, shape))} voxels of {'x'.join(f'{mm:g}' for mm in spacing)} mm"
+
+
+def _cases(
+    rows: Sequence[Row], exams: Sequence[Exam], findings: Sequence[Finding]
+) -> list[dict[str, Any]]:
+    counts = Counter((finding.case_id, finding.level) for finding in findings)
+    return [
+        {
+            "case_id": row.case_id,
+            "split": row.split,
+            **{f"{level}s": counts[row.case_id, level] for level in LEVELS},
+            "brain_ml": None if exam.brain_ml is None else round(exam.brain_ml, 1),
+            "volumes_ml": {
+                label: round(volume, 3)
+                for label, volume in (exam.mask.volumes_ml if exam.mask else {}).items()
+            },
+        }
+        for row, exam in zip(rows, exams, strict=True)
+    ]
+
+
+def _statistics(rows: Sequence[Row], exams: Sequence[Exam]) -> dict[str, Any]:
+    grids = Counter(
+        _grid_words((image.shape, tuple(round(mm, 2) for mm in image.spacing)))
+        for exam in exams
+        for image in list(exam.images.values())[:1]
+    )
+    return {
+        "splits": split_sizes(rows),
+        "sequences": dict(Counter("+".join(row.images) or "none" for row in rows)),
+        "classes": class_counts(rows),
+        "grids": dict(grids.most_common(20)),
+        "brain_ml": summary([exam.brain_ml for exam in exams if exam.brain_ml is not None]),
+        **mask_statistics(exams),
+    }

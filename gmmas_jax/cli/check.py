@@ -1,0 +1,106 @@
+"""`gmmas check`: the integrity report over a manifest."""
+
+import argparse
+import re
+from pathlib import Path
+
+from gmmas_jax.errors import UserError
+
+SUMMARY = "find what is wrong with a cohort: files, geometry, labels, duplicates, leakage"
+EXAMPLE = "gmmas check cohort.csv --out check.json --against pretraining.csv"
+
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?)(?:i?B)?", re.IGNORECASE)
+_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("cohort", type=Path, metavar="COHORT", help="the manifest, cohort.csv")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("check.json"),
+        metavar="FILE",
+        help="all findings and statistics (default check.json in this folder)",
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="CSV",
+        help="other manifests that should share no person and no image with this one, for example "
+        "a pretraining set",
+    )
+    parser.add_argument(
+        "--fail-on",
+        choices=("error", "warning"),
+        default="error",
+        help="exit with code 2 from this level on (default error)",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes, at most (default: as many as fit)"
+    )
+    parser.add_argument(
+        "--max-memory",
+        type=memory_size,
+        metavar="SIZE",
+        help="for all workers together, for example 8G (default: 0.8 of what is free)",
+    )
+
+
+def memory_size(text: str) -> int:
+    """Returns the bytes that a size such as 8G or 500M means.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is no size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or float(match["number"]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected for example 8G or 500M")
+    return int(float(match["number"]) * 2 ** _UNITS[match["unit"].upper()])
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Checks, prints the report and writes it.
+
+    Raises:
+        UserError: If there are errors (or warnings, where they count).
+    """
+    from data_pipelines.check.cohort import check_cohort
+    from data_pipelines.check.report import report_lines
+    from gmmas_jax.cases.files import output_folder, write_json
+    from gmmas_jax.cli.progress import CaseProgress
+
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UserError(f"--workers is {arguments.workers}; expected at least 1.")
+    out: Path = arguments.out
+    # Before hours of reading.
+    output_folder(out.parent)
+    shown: dict[str, CaseProgress] = {}
+
+    def on_case(manifest: str, done: int, total: int, case_id: str) -> None:
+        if manifest not in shown:
+            shown[manifest] = CaseProgress(f"check {manifest}", total)
+        shown[manifest].done(done, case_id)
+        if done == total:
+            shown.pop(manifest).__exit__(None, None, None)
+
+    report = check_cohort(
+        arguments.cohort,
+        against=arguments.against,
+        workers=arguments.workers,
+        max_memory=arguments.max_memory,
+        on_case=on_case,
+    )
+    write_json(out, report.document())
+    for line in report_lines(report, out):
+        print(line)
+    levels = ("error", "warning") if arguments.fail_on == "warning" else ("error",)
+    counts = {level: report.count(level) for level in levels}
+    if any(counts.values()):
+        told = " and ".join(f"{n} {level}{'s' * (n != 1)}" for level, n in counts.items())
+        raise UserError(
+            f"{arguments.cohort}: {told} found; expected none. The report is in {out}: mend what "
+            "it names, or take those cases out, and check again."
+        )
