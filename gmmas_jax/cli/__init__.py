@@ -14,7 +14,18 @@ from typing import NoReturn
 from gmmas_jax import __version__
 from gmmas_jax.errors import UserError
 
-VERBS = ("demo", "synth", "ingest", "check", "build", "train", "evaluate", "predict", "export-cohort")
+VERBS = (
+    "demo",
+    "synth",
+    "ingest",
+    "check",
+    "split",
+    "build",
+    "train",
+    "evaluate",
+    "predict",
+    "export-cohort",
+)
 
 
 class Parser(argparse.ArgumentParser):
