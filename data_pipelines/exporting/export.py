@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.case_threads import map_cases
 from data_pipelines.exporting.bids import plan_bids
 from data_pipelines.exporting.brats2023 import plan_brats2023
 from data_pipelines.exporting.journal import Journal, digest_of
@@ -96,19 +97,16 @@ def export_cohort(
     kept: list[PlannedCase] = []
     before = 0
 
-    def attempt(case: PlannedCase) -> tuple[str, bool] | UserError:
+    def bring(case: PlannedCase) -> tuple[str, bool]:
+        """Returns what the case depends on, and whether it was there already."""
         digest = digest_of(case, cohort.parent, link=link)
-        if journal.done(case, digest):
-            return digest, True
-        try:
+        known = journal.done(case, digest)
+        if not known:
             place_case(case, cohort.parent, out, link=link)
-        except UserError as error:
-            return error
-        return digest, False
+        return digest, known
 
-    with ThreadPoolExecutor(workers) as pool:
-        results = zip(plan.cases, pool.map(attempt, plan.cases), strict=True)
-        for done, (case, result) in enumerate(results, 1):
+    with closing(map_cases(bring, plan.cases, workers=workers)) as results:
+        for done, (case, result) in enumerate(zip(plan.cases, results, strict=True), 1):
             if isinstance(result, UserError):
                 refused.append(f"{case.row.case_id}: {result}")
             else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.case_files import told_by_name
+from data_pipelines.case_threads import disk_refuses
 from data_pipelines.ingest.found import Found
 from data_pipelines.ingest.four_d import count_volumes, split_volumes
 from data_pipelines.ingest.gather import Gathering, Options, stem
@@ -24,7 +25,7 @@ SECTIONS = {
 }
 """Key of the list to the split of its cases."""
 
-_IDS = ("case_id", "subject_id", "patient_id", "id", "name")
+_IDS = ("case_id", "subject_id", "id", "name")
 _MASKS = ("label", "seg", "mask")
 
 
@@ -59,6 +60,8 @@ def monai(source: Path, *, options: Options) -> Found:
         try:
             case_id = _add(gathering, item, source, where, SECTIONS[key], convention)
         except UserError as error:
+            if disk_refuses(error):
+                raise
             gathering.refused.append(str(error))
             case_id = where
         if options.on_case is not None and options.volumes is not None:

@@ -37,7 +37,9 @@ def dicom(source: Path, *, options: Options) -> Found:
             f"{source}: DICOM has to be converted; expected a folder for the volumes. Give one "
             "with --volumes DIR."
         )
-    return ingest_dicom(source, volumes=options.volumes, on_case=options.on_case)
+    return ingest_dicom(
+        source, volumes=options.volumes, workers=options.workers, on_case=options.on_case
+    )
 
 
 LAYOUTS: dict[str, Callable[..., Found]] = {

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.case_threads import map_cases
 from data_pipelines.ingest.found import Found
 from data_pipelines.ingest.four_d import count_volumes, split_volumes
 from data_pipelines.ingest.gather import Gathering, Options, is_volume, single_files, stem
@@ -105,15 +107,15 @@ def _ingest(
     described: Mapping[str, Any],
 ) -> Found:
     cases = _cases(source)
-    if any(not is_numbered for is_numbered in map(_is_numbered, cases)) and options.volumes is None:
+    if options.volumes is None and not all(map(_is_numbered, cases)):
         raise UserError(
             f"{source}: its images are 4-D files, which have to be taken apart; expected a folder "
             "for the volumes. Give one with --volumes DIR."
         )
     gathering = Gathering(options)
     absent = described.get("gmmas", {}).get(FILLED, {})
-    with ThreadPoolExecutor(options.workers) as pool:
-        results = pool.map(lambda case: _images(case, order, options), cases)
+    find = partial(_images, order=order, options=options)
+    with closing(map_cases(find, cases, workers=options.workers)) as results:
         for done, (case, images) in enumerate(zip(cases, results, strict=True), 1):
             if options.on_case is not None and options.volumes is not None:
                 options.on_case(done, len(cases), case.case_id)
@@ -135,23 +137,20 @@ def _ingest(
     return gathering.found()
 
 
-def _images(case: _Case, order: tuple[str, ...], options: Options) -> dict[str, Path] | UserError:
-    try:
-        if not _is_numbered(case):
-            return _taken_apart(case, order, options)
-        files: dict[str, list[Path]] = {}
-        for path in case.files:
-            match = _CHANNEL.fullmatch(stem(path.name))
-            number = int(match["channel"]) if match is not None else len(order)
-            if number >= len(order):
-                raise UserError(
-                    f"{path}: no such channel in the order {', '.join(order)}; expected 0000 to "
-                    f"{len(order) - 1:04d}. Correct channel_names or --channel-order."
-                )
-            files.setdefault(order[number], []).append(path)
-        return single_files(case.case_id, files)
-    except UserError as error:
-        return error
+def _images(case: _Case, *, order: tuple[str, ...], options: Options) -> dict[str, Path]:
+    if not _is_numbered(case):
+        return _taken_apart(case, order, options)
+    files: dict[str, list[Path]] = {}
+    for path in case.files:
+        match = _CHANNEL.fullmatch(stem(path.name))
+        number = int(match["channel"]) if match is not None else len(order)
+        if number >= len(order):
+            raise UserError(
+                f"{path}: no such channel in the order {', '.join(order)}; expected 0000 to "
+                f"{len(order) - 1:04d}. Correct channel_names or --channel-order."
+            )
+        files.setdefault(order[number], []).append(path)
+    return single_files(case.case_id, files)
 
 
 def _taken_apart(case: _Case, order: tuple[str, ...], options: Options) -> dict[str, Path]:
