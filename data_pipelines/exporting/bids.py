@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.exporting.journal import JOURNAL
 from data_pipelines.exporting.plan import Names, Plan, PlannedCase, common_convention, ending
 from data_pipelines.ingest.companion import COMPANION
-from gmmas_jax import __version__
 from gmmas_jax.cases.files import write_json, write_text
 from gmmas_jax.cases.labels import CONVENTIONS, LABELS
 from gmmas_jax.cases.manifest import Row
@@ -87,7 +87,7 @@ def _describe(out: Path, cases: Sequence[PlannedCase]) -> None:
             "Name": out.absolute().name,
             "BIDSVersion": _VERSION,
             "DatasetType": "derivative",
-            "GeneratedBy": [{"Name": "gmmas export-cohort", "Version": __version__}],
+            "GeneratedBy": [{"Name": "gmmas export-cohort", "Version": version("gmmas-jax")}],
         },
     )
     # The same for all cases, whether they have a mask or not.

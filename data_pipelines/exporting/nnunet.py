@@ -1,6 +1,7 @@
 """Export as nnU-Net raw data, with regions as nnU-Net trains them for BraTS."""
 
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from data_pipelines.exporting.plan import (
     used_sequences,
 )
 from data_pipelines.ingest.numbered import FILLED
-from gmmas_jax import __version__
 from gmmas_jax.cases.files import write_json
 from gmmas_jax.cases.labels import REGIONS
 from gmmas_jax.cases.manifest import Row
@@ -106,7 +106,7 @@ def _description(
         "numTraining": sum(not _is_test(case.row) for case in cases),
         "file_ending": suffix,
         "gmmas": {
-            "version": __version__,
+            "version": version("gmmas-jax"),
             "label_convention": convention,
             FILLED: {case.name: list(case.filled) for case in cases if case.filled},
         },
