@@ -1,6 +1,7 @@
 """One DICOM series to one NIfTI file, by dcm2niix, and read back."""
 
 import importlib
+import itertools
 import shutil
 import subprocess
 import tempfile
@@ -8,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.ingest.dicom_geometry import end_planes, slice_distance
+from data_pipelines.ingest.dicom_geometry import header_affine
 from data_pipelines.ingest.dicom_headers import Series
 from data_pipelines.nifti import read_mask, write_volume
 from gmmas_jax.cases.case import Grid
 from gmmas_jax.errors import UserError
 
 _LONGEST_S = 900
-_SAME_SPACING = 0.02
 _SAME_PLACE_MM = 1.0
+_SAME_SHARE = 0.02
+"""Millimetres, or share of a volume's extent, by which dcm2niix may place it otherwise."""
 
 
 def converter() -> str:
@@ -60,7 +62,9 @@ def convert(series: Series, out: Path) -> Grid:
             # The message names a file that is about to vanish.
             problem = str(error).removeprefix(f"{volume}: ")
             raise UserError(f"what dcm2niix made of it cannot be used: {problem}") from error
-    _check(series, array, grid)
+    if array.min() == array.max():
+        raise UserError("every voxel has the same value")
+    grid = _grid(series, array, grid)
     write_volume(out, array, grid, dtype=array.dtype.type)
     return grid
 
@@ -95,31 +99,41 @@ def _converted(series: Series, scratch: Path) -> Path:
     return volumes[0]
 
 
-def _check(series: Series, array: np.ndarray, grid: Grid) -> None:
-    """Compares a volume with the headers of its planes."""
-    planes = series.slices
-    expected = sorted([*planes[0].matrix, len(planes)])
-    if sorted(grid.shape) != expected:
+def _grid(series: Series, array: np.ndarray, made: Grid) -> Grid:
+    """Returns the grid of the headers for the array of dcm2niix, whose own has to be near it.
+
+    dcm2niix takes the distance of slices from the first two, where rounded positions put the last
+    slice of a real series 1.3 mm beside its place; here it is the mean over all.
+    """
+    expected = header_affine(series.slices)
+    rows, columns = series.slices[0].matrix
+    shape = (columns, rows, len(series.slices))
+    if array.ndim != 3 or sorted(array.shape) != sorted(shape):
         raise UserError(
-            f"dcm2niix made a volume of {'x'.join(map(str, grid.shape))} voxels; its headers say "
-            f"{'x'.join(map(str, expected))}"
+            f"dcm2niix made a volume of {'x'.join(map(str, array.shape))} voxels; its headers say "
+            f"{'x'.join(map(str, shape))}"
         )
-    assert planes[0].spacing is not None  # Else it has a fault.
-    sizes = sorted([*planes[0].spacing, slice_distance(planes)])
-    if not np.allclose(sorted(grid.spacing), sizes, rtol=_SAME_SPACING):
-        raise UserError(
-            f"dcm2niix made voxels of {_sizes(sorted(grid.spacing))} mm; its headers say "
-            f"{_sizes(sizes)} mm"
-        )
-    corners = grid.corners()
-    for plane in end_planes(planes):
-        corner = np.array(plane.position) * (-1, -1, 1)  # LPS to RAS.
-        beside = float(np.abs(corners - corner).max(axis=1).min())
-        if beside > _SAME_PLACE_MM:
-            raise UserError(f"dcm2niix put it {beside:.3g} mm beside where its headers do")
-    if array.min() == array.max():
-        raise UserError("every voxel has the same value")
+    candidates = [
+        Grid(made.shape, _reordered(expected, shape, order, flips))
+        for order in itertools.permutations(range(3))
+        if tuple(shape[axis] for axis in order) == made.shape
+        for flips in itertools.product((False, True), repeat=3)
+    ]
+    beside = [float(np.abs(grid.corners() - made.corners()).max()) for grid in candidates]
+    best = int(np.argmin(beside))
+    extent = float(np.abs(made.corners()[-1] - made.corners()[0]).max())
+    if beside[best] > max(_SAME_PLACE_MM, _SAME_SHARE * extent):
+        raise UserError(f"dcm2niix put it {beside[best]:.3g} mm beside where its headers do")
+    return candidates[best]
 
 
-def _sizes(values: list[float]) -> str:
-    return " x ".join(f"{value:.3g}" for value in values)
+def _reordered(
+    affine: np.ndarray, shape: tuple[int, int, int], order: tuple[int, ...], flips: tuple[bool, ...]
+) -> np.ndarray:
+    """Returns the affine after axes were put in another order and some of the new ones flipped."""
+    result = affine[:, [*order, 3]].copy()
+    for axis, flip in enumerate(flips):
+        if flip:
+            result[:3, 3] += result[:3, axis] * (shape[order[axis]] - 1)
+            result[:3, axis] *= -1
+    return result

@@ -54,10 +54,23 @@ def slice_distance(slices: Sequence[Slice]) -> float:
     return float(np.median(np.diff(np.sort(_along(slices, orientation)))))
 
 
-def end_planes(slices: Sequence[Slice]) -> tuple[Slice, Slice]:
-    """Returns the first and last plane of a stack; only for planes without a fault."""
-    along = _along(slices, np.array(slices[0].orientation, np.float64))
-    return slices[int(along.argmin())], slices[int(along.argmax())]
+def header_affine(slices: Sequence[Slice]) -> np.ndarray:
+    """Returns where the voxels lie by the headers; only for planes without a fault.
+
+    Returns:
+        float64 [4 4], from (column, row, plane), planes in the order of their positions along the
+        direction that they face, to RAS millimetres.
+    """
+    orientation = np.array(slices[0].orientation, np.float64)
+    order = np.argsort(_along(slices, orientation))
+    first, last = (np.array(slices[index].position) for index in (order[0], order[-1]))
+    assert slices[0].spacing is not None  # Else it has a fault.
+    affine = np.eye(4)
+    affine[:3, 0] = orientation[:3] * slices[0].spacing[1]
+    affine[:3, 1] = orientation[3:] * slices[0].spacing[0]
+    affine[:3, 2] = (last - first) / (len(slices) - 1)
+    affine[:3, 3] = first
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # LPS to RAS.
 
 
 def is_dynamic(slices: Sequence[Slice]) -> bool:

@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 import stat
+import sys
 
 import numpy as np
 import pydicom
@@ -15,7 +16,8 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from data_pipelines.ingest.dicom import ingest_dicom
 from data_pipelines.ingest.dicom_headers import Acquisition, read_tree
 from data_pipelines.ingest.dicom_series import recognise
-from data_pipelines.nifti import read_volume
+from data_pipelines.nifti import read_volume, write_volume
+from gmmas_jax.cases.case import Grid
 from gmmas_jax.errors import UserError
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -261,6 +263,74 @@ def test_an_exam_becomes_a_case(write_series, ingest, tmp_path):
         i, j, k = np.rint(np.linalg.inv(grid.affine) @ place)[:3].astype(int)
         assert array[i, j, k] == plane_of(number, 3, (16, 20))[0, 0]
     assert [one["outcome"] for one in listed(row, tmp_path)] == ["used"] * 4 + ["left out"]
+
+
+OBLIQUE = (0.96, 0.28, 0.0, -0.224, 0.768, 0.6)
+SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+
+
+@pytest.mark.parametrize("orientation", [AXIAL, CORONAL, SAGITTAL, OBLIQUE])
+@pytest.mark.parametrize("step", [5.0, -1.2])
+def test_every_voxel_keeps_its_place(write_series, ingest, orientation, step):
+    write_series(
+        {**T2, "PixelSpacing": [0.7, 0.9], "MRAcquisitionType": "3D"},
+        orientation=orientation,
+        step=step,
+        shape=(12, 20),
+    )
+    array, grid = read_volume(ingest().rows[0].t2w)
+    along_row, along_column = np.array(orientation[:3]), np.array(orientation[3:])
+    normal = np.cross(along_row, along_column)
+    for row, column, number in ((0, 0, 1), (11, 2, 1), (3, 19, 10), (5, 6, 7)):
+        place = np.array([-9.0, -7.0, -20.0]) + step * number * normal
+        place = place + along_row * 0.9 * column + along_column * 0.7 * row
+        place = place * (-1, -1, 1)  # DICOM is LPS.
+        index = np.linalg.inv(grid.affine) @ [*place, 1]
+        i, j, k = np.rint(index)[:3].astype(int)
+        np.testing.assert_allclose(index[:3], (i, j, k), atol=0.01)
+        assert array[i, j, k] == plane_of(1, number, (12, 20))[row, column]
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("exit 0", "dcm2niix failed on it (exit code 0)"),
+        ("exit 3", "dcm2niix failed on it (exit code 3)"),
+        ("cp {volume} $out/a.nii.gz; cp {volume} $out/b.nii.gz", "dcm2niix made 2 volumes"),
+        ("echo x > $out/a.nii.gz", "what dcm2niix made of it cannot be used"),
+        ("cp {volume} $out/a.nii.gz", "dcm2niix made a volume of 20x16x12 voxels"),
+        ("cp {beside} $out/a.nii.gz", "dcm2niix put it 8 mm beside"),
+        ("cp {empty} $out/a.nii.gz", "every voxel has the same value"),
+    ],
+)
+def test_what_dcm2niix_makes_is_looked_at(
+    write_series, ingest, monkeypatch, tmp_path, script, told
+):
+    affine = np.array([[-0.9, 0, 0, 9.0], [0, -0.9, 0, 7.0], [0, 0, 5, -15.0], [0, 0, 0, 1]])
+    noise = np.random.default_rng(1).integers(0, 9, (20, 16, 12)).astype(np.int16)
+    paths = {name: tmp_path / f"{name}.nii.gz" for name in ("volume", "beside", "empty")}
+    beside = affine.copy()
+    beside[2, 3] += 8
+    write_volume(paths["volume"], noise, Grid(noise.shape, affine), dtype=np.int16)
+    write_volume(paths["beside"], noise[..., :10], Grid((20, 16, 10), beside), dtype=np.int16)
+    write_volume(paths["empty"], noise[..., :10] * 0, Grid((20, 16, 10), affine), dtype=np.int16)
+    fake = tmp_path / "fake"
+    find_out = 'while [ "$1" != -o ]; do shift; done; out="$2"\n'
+    fake.write_text("#!/bin/sh\n" + find_out + script.format(**paths) + "\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr("data_pipelines.ingest.dicom_convert.converter", lambda: str(fake))
+    write_series(T2)
+    found = ingest()
+    assert told in found.refused[0]
+    assert str(tmp_path) not in found.refused[0]
+    assert list((tmp_path / "volumes").rglob("*.nii*")) == []
+
+
+def test_without_the_converter(write_series, ingest, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dcm2niix", None)
+    write_series(T2)
+    with pytest.raises(UserError, match=r"not installed.*gmmas-jax\[preprocess\]"):
+        ingest()
 
 
 def test_nothing_of_the_patient_is_told(write_series, ingest, tmp_path):
@@ -565,5 +635,8 @@ def test_a_real_series_converts(real_data, ingest, tmp_path):
     found = ingest()
     array, grid = read_volume(found.rows[0].t2w)
     assert array.shape == (256, 256, 20)
-    assert grid.spacing == pytest.approx((0.859375, 0.859375, 7.0), rel=0.02)
+    # dcm2niix takes 7.07 mm from the first two slices and puts the last one 1.3 mm too high.
+    assert grid.spacing == pytest.approx((0.859375, 0.859375, 7.0005), rel=1e-4)
+    last = grid.corners() * (-1, -1, 1) - [-110.5, -96.2063, 59.0425]
+    assert np.abs(last).max(axis=1).min() < 1e-3
     assert (found.rows[0].age, found.rows[0].sex) == (28, "female")
