@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_pipelines.ingest.clinical_cns5 import Integrated, contradictions, integrate
-from data_pipelines.ingest.clinical_collections import KINDS, Kind, entry, fitting_kinds
+from data_pipelines.ingest.clinical_collections import KINDS, Kind, fitting_kinds
 from data_pipelines.ingest.clinical_entry import (
     VALUE_COLUMNS,
     Cells,
@@ -14,6 +14,7 @@ from data_pipelines.ingest.clinical_entry import (
     Entry,
     Notes,
     column_key,
+    make_entry,
 )
 from data_pipelines.ingest.clinical_join import JoinReport, join, rows_of
 from data_pipelines.ingest.clinical_values import spelled
@@ -113,7 +114,7 @@ def _recognised(table: Table) -> str:
     raise UserError(
         f"{table.path}: its header ({', '.join(table.columns)}) {found}; expected the columns of "
         f"one of {', '.join(KINDS)}, or an id (case_id or patient_id) and columns of the manifest. "
-        "Name the kind, or declare the columns."
+        "Name the kind (--clinical-kind), or declare the columns (--clinical-column)."
     )
 
 
@@ -175,7 +176,7 @@ def _generic(cells: Cells) -> Entry:
     if values["survival_event"] is None:
         values["survival_event"] = survival.event
     values |= _generic_histology(cells, case_id, values)
-    return entry(
+    return make_entry(
         cells,
         case_id,
         patient or None,

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from data_pipelines.ingest.clinical_cns5 import Diagnosis, integrate, read_diagnosis
-from data_pipelines.ingest.clinical_entry import Cells, Entry, column_key
-from data_pipelines.ingest.clinical_values import read_subtype, spelled
+from data_pipelines.ingest.clinical_cns5 import integrate, read_diagnosis
+from data_pipelines.ingest.clinical_entry import Cells, Entry, column_key, make_entry
+from data_pipelines.ingest.clinical_tcga import TCGA_COLUMNS, hospital, read_tcga
+from data_pipelines.ingest.clinical_values import spelled
 
-_DAYS_A_MONTH = 365.25 / 12
 _BRATS_SUBJECT = re.compile(r"brats20\d\dsubjectid")
 _BRATS_ID = re.compile(r"brats\d\did")
 
@@ -28,28 +28,6 @@ class Kind(NamedTuple):
     read: Callable[[Cells], Entry]
     expected: str
     renames: bool = False
-
-
-def entry(
-    cells: Cells,
-    case_id: str,
-    patient_id: str | None,
-    values: dict[str, Any],
-    *,
-    case_names: tuple[str, ...] = (),
-    patient_names: tuple[str, ...] = (),
-    of_exam: bool = False,
-) -> Entry:
-    """Returns an entry; names that are not given are the ids themselves."""
-    return Entry(
-        case_id=case_id,
-        patient_id=patient_id,
-        case_names=case_names or (case_id,),
-        patient_names=patient_names or (patient_id or case_id,),
-        values={column: value for column, value in values.items() if value is not None},
-        line=cells.line,
-        of_exam=of_exam,
-    )
 
 
 def _ucsf_pdgm(cells: Cells) -> Entry:
@@ -83,7 +61,7 @@ def _ucsf_pdgm(cells: Cells) -> Entry:
         "survival_event": cells.event("1dead0alive"),
         "site": "UCSF",
     }
-    return entry(
+    return make_entry(
         cells,
         name,
         brats or None,
@@ -133,7 +111,7 @@ def _upenn_gbm(cells: Cells) -> Entry:
         "survival_event": event,
         "site": "UPENN",
     }
-    return entry(cells, name, patient, values, of_exam=True)
+    return make_entry(cells, name, patient, values, of_exam=True)
 
 
 def _prognosais(cells: Cells) -> Entry:
@@ -147,9 +125,9 @@ def _prognosais(cells: Cells) -> Entry:
         "idh": idh,
         "codel_1p19q": codel,
         **cells.told(name, integrated),
-        "site": _tcga_site(name),
+        "site": hospital(name),
     }
-    return entry(cells, name, None, values)
+    return make_entry(cells, name, None, values)
 
 
 def _brats_mapping(cells: Cells) -> Entry:
@@ -167,7 +145,7 @@ def _brats_mapping(cells: Cells) -> Entry:
         "grade": cells.word("grade", "grade") if grade else None,
         "site": _brats_site(names[0]),
     }
-    return entry(cells, names[0], person or None, values, case_names=names)
+    return make_entry(cells, names[0], person or None, values, case_names=names)
 
 
 def _brats_survival(cells: Cells) -> Entry:
@@ -185,7 +163,7 @@ def _brats_survival(cells: Cells) -> Entry:
         "survival_days": survival.days,
         "survival_event": survival.event,
     }
-    return entry(cells, name, None, values)
+    return make_entry(cells, name, None, values)
 
 
 def _brats2021_mapping(cells: Cells) -> Entry:
@@ -201,79 +179,7 @@ def _brats2021_mapping(cells: Cells) -> Entry:
         "site": cells.known("siteid") or None,
     }
     names = (origin, name) if origin else (name,)
-    return entry(cells, name, person, values, patient_names=names)
-
-
-def _tcga(cells: Cells) -> Entry:
-    """TCGA from cBioPortal or TCGAbiolinks: a patient is the first three parts of a barcode."""
-    barcode = cells.required(*_TCGA["id"])
-    patient = re.sub(r"^(TCGA-\w+-\w+).*", r"\1", barcode, flags=re.IGNORECASE)
-    idh = cells.word("idh", *_TCGA["idh"])
-    codel = cells.word("codel_1p19q", *_TCGA["codel"])
-    joint = cells.parsed(read_subtype, *_TCGA["subtype"]) or (None, None)
-    for name, one, other in (("IDH", idh, joint[0]), ("1p/19q", codel, joint[1])):
-        if one is not None and other is not None and one != other:
-            cells.notes.lines.append(
-                f"{barcode}: {name} is {one} in its own column and {other} in the joint subtype; "
-                "the former is kept."
-            )
-    idh, codel = idh or joint[0], codel or joint[1]
-    integrated = integrate(
-        _tcga_diagnosis(cells), idh=idh, codel=codel, grade=cells.word("grade", *_TCGA["grade"])
-    )
-    days = cells.number("survival_days", "osdays")
-    months = cells.number("survival_days", *_TCGA["months"])
-    if days is None and months is not None:
-        days = round(months * _DAYS_A_MONTH, 1)
-    values = {
-        "idh": idh,
-        "codel_1p19q": codel,
-        **cells.told(patient, integrated),
-        "mgmt": cells.word("mgmt", *_TCGA["mgmt"]),
-        "age": cells.number("age", *_TCGA["age"]),
-        "sex": cells.word("sex", "sex", "gender"),
-        "survival_days": days,
-        "survival_event": cells.event(*_TCGA["event"]),
-        "site": _tcga_site(patient),
-    }
-    return entry(cells, patient, None, values)
-
-
-_TCGA: dict[str, tuple[str, ...]] = {
-    "id": (
-        *("patientid", "patientidentifier", "bcrpatientbarcode", "patient", "submitterid"),
-        *("tcgaid", "case", "caseid", "sampleid", "sampleidentifier", "barcode"),
-    ),
-    "idh": ("idhstatus", "paperidhstatus", "idhmutationstatus"),
-    "subtype": ("idhcodelsubtype", "paperidhcodelsubtype", "idh1p19qsubtype"),
-    "codel": (
-        *("1p19qcodeletion", "x1p19qcodeletion", "paperx1p19qcodeletion"),
-        *("paper1p19qcodeletion", "1p19qstatus", "codeletionstatus"),
-    ),
-    "mgmt": ("mgmtpromoterstatus", "papermgmtpromoterstatus", "mgmtstatus"),
-    "diagnosis": (
-        *("histology", "paperhistology", "histologicaldiagnosis", "histologicaltype"),
-        *("cancertypedetailed", "oncotreecode"),
-    ),
-    "grade": ("grade", "papergrade", "neoplasmhistologicgrade", "histologicgrade", "tumorgrade"),
-    "age": ("age", "diagnosisage", "ageyearsatdiagnosis", "paperageyearsatdiagnosis"),
-    "months": ("osmonths", "overallsurvivalmonths", "survivalmonths", "papersurvivalmonths"),
-    "event": (
-        *("osstatus", "overallsurvivalstatus", "vitalstatus", "vitalstatus1dead"),
-        *("papervitalstatus1dead",),
-    ),
-}
-"""What the columns are called, as comparison keys; the first that is there counts."""
-
-
-def _tcga_diagnosis(cells: Cells) -> Diagnosis | None:
-    return cells.diagnosis(*_TCGA["diagnosis"])
-
-
-def _tcga_site(name: str) -> str | None:
-    """Returns the hospital, which the second part of a TCGA barcode names."""
-    match = re.match(r"TCGA-\w+(?=-)", name, flags=re.IGNORECASE)
-    return match.group().upper() if match else None
+    return make_entry(cells, name, person, values, patient_names=names)
 
 
 def _brats_site(name: str) -> str | None:
@@ -328,10 +234,12 @@ KINDS: dict[str, Kind] = {
     ),
     "tcga": Kind(
         lambda header: (
-            bool(header & set(_TCGA["id"]))
-            and bool(header & {*_TCGA["subtype"], *_TCGA["idh"], *_TCGA["codel"]})
+            bool(header & set(TCGA_COLUMNS["id"]))
+            and bool(
+                header & {*TCGA_COLUMNS["subtype"], *TCGA_COLUMNS["idh"], *TCGA_COLUMNS["codel"]}
+            )
         ),
-        _tcga,
+        read_tcga,
         "Patient ID and IDH_STATUS, IDH/codel subtype or 1p/19q codeletion",
     ),
 }

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from data_pipelines.ingest.clinical_cns5 import Diagnosis, Integrated, read_diagnosis
 from data_pipelines.ingest.clinical_values import (
@@ -83,6 +83,28 @@ class Notes:
     def all(self) -> list[str]:
         """Returns the lines, and the counted remarks with their counts."""
         return [*self.lines, *(f"{text} ({n} rows)" for text, n in self.counted.items())]
+
+
+def make_entry(
+    cells: "Cells",
+    case_id: str,
+    patient_id: str | None,
+    values: dict[str, Any],
+    *,
+    case_names: tuple[str, ...] = (),
+    patient_names: tuple[str, ...] = (),
+    of_exam: bool = False,
+) -> Entry:
+    """Returns an entry; names that are not given are the ids themselves."""
+    return Entry(
+        case_id=case_id,
+        patient_id=patient_id,
+        case_names=case_names or (case_id,),
+        patient_names=patient_names or (patient_id or case_id,),
+        values={column: value for column, value in values.items() if value is not None},
+        line=cells.line,
+        of_exam=of_exam,
+    )
 
 
 def column_key(name: str) -> str:
@@ -192,8 +214,8 @@ class Cells:
             message = f"{self._where(*keys)}: {text!r}; expected {error}."
             if not self._lenient:
                 raise UserError(
-                    f"{message} Correct it, leave it empty, or let unknown values be read as "
-                    "missing."
+                    f"{message} Correct it, leave it empty, or have unknown spellings read as "
+                    "missing (--clinical-lenient)."
                 ) from error
             self.notes.lines.append(f"{message} Read as missing.")
             return None
