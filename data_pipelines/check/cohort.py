@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from data_pipelines.check.cohort_masks import (
     convention_findings,
     mask_statistics,
@@ -32,6 +34,9 @@ float64 while they are scaled, float32 twice, masks."""
 
 _SAMPLED = 64
 _COMMON = 0.9
+_BRAIN_ML = (900.0, 1900.0)
+_ADULT_ML, _ATLAS_ML = 1450.0, 2100.0
+_FEWEST_BRAINS = 5
 
 OnCase = Callable[[str, int, int, str], None]
 
@@ -97,6 +102,7 @@ def check_cohort(
     findings.extend(convention_findings(exams))
     findings.extend(volume_findings(exams))
     findings.extend(_unlike_grids(exams))
+    findings.extend(_brain_volumes(exams))
     for path, others in other_rows.items():
         findings.extend(overlap_of_ids(rows, others, str(path)))
         other_exams = _exams(others, path, workers, max_memory, on_case, images_only=True)
@@ -172,6 +178,29 @@ def _unlike_grids(exams: Sequence[Exam]) -> Iterator[Finding]:
                 "geometry.unlike_cohort",
                 f"{_grid_words(grid)}; {count} of {len(grids)} cases: {_grid_words(common)}",
                 case_id=exam.case_id,
+            )
+
+
+def _brain_volumes(exams: Sequence[Exam]) -> Iterator[Finding]:
+    """Yields the cases whose brain is too small or too large.
+
+    900 to 1900 mL hold adult brains at their own size. A brain that was registered to an atlas has
+    the size of the atlas, 1.9 L for MNI152: where the cohort's median is above 1450 mL, the range
+    moves with it.
+    """
+    volumes = [exam.brain_ml for exam in exams if exam.brain_ml is not None]
+    scale = 1.0
+    if len(volumes) >= _FEWEST_BRAINS:
+        median = float(np.median(volumes))
+        scale = median / _ADULT_ML if _ADULT_ML < median <= _ATLAS_ML else 1.0
+    low, high = (limit * scale for limit in _BRAIN_ML)
+    for exam in exams:
+        if exam.brain_ml is not None and not low <= exam.brain_ml <= high:
+            yield Finding(
+                "image.brain_volume",
+                f"{exam.brain_ml:.0f} mL of brain",
+                case_id=exam.case_id,
+                expected=f"{low:.0f} to {high:.0f} mL",
             )
 
 

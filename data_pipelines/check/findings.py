@@ -113,7 +113,7 @@ CODES: dict[str, Code] = {
     ),
     "image.brain_volume": Code(
         "warning",
-        "brain volume outside 900 to 1900 mL: the brain extraction may have failed",
+        "a brain volume that no adult has: the brain extraction may have failed",
         "Look at the image; extract the brain again.",
     ),
     "case.no_sequence": Code("error", "no sequence at all", "Name at least one file."),

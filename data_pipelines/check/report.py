@@ -8,7 +8,7 @@ from data_pipelines.check.cohort import Report
 from data_pipelines.check.findings import CODES, Finding
 
 _SHOWN = 3
-_WIDTH = 110
+_LONGEST = 400
 
 
 def report_lines(report: Report, out: Path) -> Iterator[str]:
@@ -39,18 +39,35 @@ def _group(code: str, findings: list[Finding]) -> Iterator[str]:
     cases = len({finding.case_id for finding in findings if finding.case_id is not None})
     where = f"{cases} case{'s' * (cases != 1)}" if cases else "the cohort"
     yield f"{kind.level.upper():7}  {code}  ({where}): {kind.meaning}"
-    remedies = {finding.remedy or kind.remedy for finding in findings}
-    for finding in findings[:_SHOWN]:
-        name = " ".join(part for part in (finding.case_id, finding.file) if part)
-        words = f"{name}: {finding.found}" if name else finding.found
-        if finding.expected:
-            words += f" (expected {finding.expected})"
-        yield _cut(f"         - {words}")
-    if len(findings) > _SHOWN:
-        yield f"         - and {len(findings) - _SHOWN} more"
+    by_case: dict[str | None, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        # Findings about the cohort as a whole stand each for itself.
+        by_case[finding.case_id or finding.found].append(finding)
+    for of_case in list(by_case.values())[:_SHOWN]:
+        yield _cut(f"         - {_words(of_case[0])}" + _more(len(of_case) - 1, "in this case"))
+    if len(by_case) > _SHOWN:
+        yield f"         - and {len(by_case) - _SHOWN} more {'cases' if cases else ''}".rstrip()
     # One thing to do for the group; where findings differ in it, the one of the code.
+    remedies = {finding.remedy or kind.remedy for finding in findings}
     yield f"         > {remedies.pop() if len(remedies) == 1 else kind.remedy}"
 
 
+def _words(finding: Finding) -> str:
+    name = ""
+    if finding.file:
+        name = Path(finding.file).name
+        # A file named by its case names both.
+        if finding.case_id and finding.case_id not in name:
+            name = f"{finding.case_id}, {name}"
+    elif finding.case_id:
+        name = finding.case_id
+    expected = f" (expected {finding.expected})" if finding.expected else ""
+    return f"{name}: {finding.found}{expected}" if name else f"{finding.found}{expected}"
+
+
+def _more(count: int, where: str) -> str:
+    return f" (and {count} more {where})" if count else ""
+
+
 def _cut(line: str) -> str:
-    return line if len(line) <= 2 * _WIDTH else f"{line[: 2 * _WIDTH]}…"
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"

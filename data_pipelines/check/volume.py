@@ -16,8 +16,8 @@ COARSE_MM = 4.0
 enough for ventricles."""
 
 _FOREGROUND = 0.02
-_HEAD_ML = 2300.0
-"""Above any brain, below any head."""
+_HEAD_ML = 2600.0
+"""Above any brain (one made as large as MNI152 or a little larger included), below any head."""
 
 
 @dataclass(frozen=True, eq=False)
