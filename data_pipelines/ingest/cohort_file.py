@@ -131,7 +131,7 @@ def ingest(
     tables = [_read_table(path, clinical) for path in clinical.tables]
     found = _found(source, layout, options, clinical)
     if strict and found.refused:
-        raise UserError(_listing(f"{len(found.refused)} bad cases (--strict)", found.refused))
+        raise UserError(_listing(f"{source}: {len(found.refused)} refused", found.refused))
     if not found.rows:
         what = f"{source}: no case found by layout {layout}"
         if found.refused:

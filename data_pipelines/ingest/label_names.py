@@ -116,13 +116,11 @@ def _of_regions(labels: Mapping[str, Any], prefer: str | None) -> str | None:
 
 
 def _fitting(meaning: dict[int, int], prefer: str | None) -> str | None:
-    """Returns the convention with exactly these codes, else one that has them and more."""
+    """Returns the preferred convention in which these codes mean this, else the first."""
     if len(meaning) < 2:
         return None
     names = [*([prefer] if prefer else []), *CONVENTIONS]
-    exact = (name for name in names if dict(CONVENTIONS[name]) == meaning)
-    wider = (name for name in names if meaning.items() <= CONVENTIONS[name].items())
-    return next(exact, None) or next(wider, None)
+    return next((name for name in names if meaning.items() <= CONVENTIONS[name].items()), None)
 
 
 def _plain(name: str) -> str:

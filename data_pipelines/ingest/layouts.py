@@ -10,6 +10,7 @@ from data_pipelines.ingest.datalist import monai
 from data_pipelines.ingest.found import Found
 from data_pipelines.ingest.gather import Options
 from data_pipelines.ingest.lists import fets, gandlf
+from data_pipelines.ingest.manifests import manifest
 from data_pipelines.ingest.numbered import msd, nnunet
 from data_pipelines.ingest.public_sets import lumiere, ucsf_pdgm, upenn_gbm
 from data_pipelines.ingest.recognise import recognise
@@ -20,7 +21,7 @@ from gmmas_jax.errors import UserError
 
 AUTO = "auto"
 
-_OF_A_FILE = ("fets", "gandlf", "monai", "clinical")
+_OF_A_FILE = ("fets", "gandlf", "monai", "manifest")
 
 
 def dicom(source: Path, *, options: Options) -> Found:
@@ -54,6 +55,7 @@ LAYOUTS: dict[str, Callable[..., Found]] = {
     "fets": fets,
     "gandlf": gandlf,
     "monai": monai,
+    "manifest": manifest,
     "dicom": dicom,
     "folders": case_folders,
 }
@@ -64,7 +66,7 @@ def find_cases(source: Path, layout: str, *, options: Options) -> Found:
     """Finds the cases of a source.
 
     Args:
-        source: A folder; a file for `fets`, `gandlf` and `monai`.
+        source: A folder; a file for `fets`, `gandlf`, `monai` and `manifest`.
         layout: A name of `LAYOUTS`, or `auto` for what `recognise` tells.
         options: What the user declared; aliases of sequences are accepted.
 

@@ -13,6 +13,7 @@ from data_pipelines.ingest.gather import folders, is_volume, stem
 from data_pipelines.ingest.label_names import read_json
 from data_pipelines.ingest.public_sets import PATIENT, UCSF_ID, UPENN_ID, WEEK
 from data_pipelines.ingest.tables import read_table
+from gmmas_jax.cases.manifest import COLUMNS
 from gmmas_jax.cases.sequences import SEQUENCES, canonical_sequence
 from gmmas_jax.errors import UserError
 
@@ -59,6 +60,9 @@ def _of_file(path: Path) -> Iterator[tuple[str, str]]:
             yield "monai", f"a datalist with {', '.join(sections)}"
         return
     columns = read_table(path).columns
+    if "case_id" in columns and set(SEQUENCES) & set(columns) and set(columns) <= set(COLUMNS):
+        yield "manifest", "the columns of cohort.csv"
+        return
     if any(re.fullmatch(r"channel_?\d+", column, re.IGNORECASE) for column in columns):
         yield "gandlf", "a list with columns Channel_0, …"
         return

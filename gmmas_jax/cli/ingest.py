@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         metavar="NAME",
         help="brats2021, brats2023, nnunet, msd, bids, ucsf-pdgm, upenn-gbm, lumiere, fets, "
-        "gandlf, monai, dicom, folders, clinical; or auto, which takes a layout only where no "
-        "other fits, and says which (default auto)",
+        "gandlf, monai, manifest, dicom, folders, clinical; or auto, which takes a layout only "
+        "where no other fits, and says which (default auto)",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="CSV", help="manifest to write, cohort.csv"

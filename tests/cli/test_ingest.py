@@ -78,7 +78,7 @@ def test_strict_writes_nothing(tmp_path, capsys):
     plant(tmp_path, "BraTS2021_00002/BraTS2021_00002_seg.nii.gz")
     out = tmp_path / "cohort.csv"
     told = refusal(capsys, "ingest", source, "--out", out, "--strict")
-    assert "1 bad cases (--strict)" in told
+    assert f"{source}: 1 refused:" in told
     assert "BraTS2021_00002: no sequence found" in told
     assert not out.exists()
 
@@ -140,6 +140,22 @@ def test_mistakes(tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     assert message in refusal(capsys, "ingest", *words)
     assert os.listdir(tmp_path) == ["empty"]
+
+
+def test_a_manifest_takes_more_tables_and_another_place(tmp_path):
+    cohort = write_cohort(tmp_path / "cohort", cases=3)
+    table = tmp_path / "own.csv"
+    table.write_text("case_id,mgmt\ncase-1,methylated\n", encoding="utf-8")
+    (tmp_path / "cohort" / "case-2" / "seg.nii.gz").unlink()
+    assert ingest(cohort, "--clinical", table, "--out", tmp_path / "more.csv") == 0
+    before, after = read_manifest(cohort), read_manifest(tmp_path / "more.csv")
+    assert [row.case_id for row in after] == ["case-0", "case-1"]
+    assert (after[1].mgmt, after[1].idh, after[1].split) == ("methylated", "mutant", "train")
+    assert after[1].label_convention == before[1].label_convention
+    assert after[0].t1n == "cohort/case-0/t1n.nii.gz"
+    words = ("--layout", "manifest", "--label-convention", "brats2024")
+    assert ingest(cohort, *words, "--out", tmp_path / "more.csv") == 0
+    assert read_manifest(tmp_path / "more.csv")[0].label_convention == "brats2024"
 
 
 def test_export_and_back(tmp_path, capsys):

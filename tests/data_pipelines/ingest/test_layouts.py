@@ -44,6 +44,13 @@ def test_brats2023(tmp_path):
     }
 
 
+def test_the_case_of_letters_in_a_folder_does_not_matter(tmp_path):
+    plant(tmp_path, "brats-gli-00001-000/BraTS-GLI-00001-000-t1n.nii.gz")
+    found = find(tmp_path, "brats2023")
+    assert [row.case_id for row in found.rows] == ["BraTS-GLI-00001-000"]
+    assert not found.refused
+
+
 def test_codes_of_paediatric_masks_are_of_no_convention(tmp_path):
     plant_brats2023(tmp_path, "BraTS-PED-00003-000")
     found = find(tmp_path, "brats2023")

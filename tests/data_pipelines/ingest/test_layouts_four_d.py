@@ -11,7 +11,7 @@ import pytest
 from data_pipelines.ingest.four_d import count_volumes, split_volumes
 from data_pipelines.nifti import read_volume
 from gmmas_jax.errors import UserError
-from tests.data_pipelines.ingest.layout_trees import find, plant
+from tests.data_pipelines.ingest.layout_trees import find, names, plant, plant_nnunet
 
 ORDER = ("t2f", "t1n", "t1c", "t2w")
 OBLIQUE = np.array([[-1.1, 0.1, 0, 90], [0.1, 0.9, 0.2, -120], [0, -0.2, 1.3, -70], [0, 0, 0, 1.0]])
@@ -125,6 +125,24 @@ def test_task01_as_it_is_published(tmp_path, layout):
             nib.load(train.images[sequence]).get_fdata(), whole[..., number]
         )
     assert told == [(1, 2, "BRATS_001"), (2, 2, "BRATS_485")]
+
+
+def test_the_description_counts_more_than_what_the_task_is_known_for(tmp_path):
+    plant_nnunet(
+        tmp_path,
+        {"BRATS_001": "Tr"},
+        {
+            "modality": {"0": "T1w", "1": "T2w", "2": "FLAIR", "3": "t1gd"},
+            "labels": {"0": "background", "1": "necrosis", "2": "edema", "4": "enhancing tumor"},
+        },
+    )
+    (row,) = find(tmp_path, "msd").rows
+    assert names(row, tmp_path)["t2f"] == "imagesTr/BRATS_001_0002.nii.gz"
+    assert row.label_convention == "brats2021"
+    (tmp_path / "dataset.json").unlink()
+    (row,) = find(tmp_path, "msd").rows
+    assert names(row, tmp_path)["t2f"] == "imagesTr/BRATS_001_0000.nii.gz"
+    assert row.label_convention == "msd"
 
 
 def test_a_damaged_file_costs_its_case_only(tmp_path):
