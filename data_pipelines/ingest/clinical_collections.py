@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from data_pipelines.ingest.clinical_cns5 import integrate, read_diagnosis
 from data_pipelines.ingest.clinical_entry import Cells, Entry, column_key, make_entry
-from data_pipelines.ingest.clinical_tcga import TCGA_COLUMNS, hospital, read_tcga
+from data_pipelines.ingest.clinical_tcga import TCGA_COLUMNS, read_tcga
 from data_pipelines.ingest.clinical_values import spelled
 
 _BRATS_SUBJECT = re.compile(r"brats20\d\dsubjectid")
+_SAME_NAMES = ("BraTS18", "BraTS19")
 _BRATS_ID = re.compile(r"brats\d\did")
 
 
@@ -38,7 +39,7 @@ def _ucsf_pdgm(cells: Cells) -> Entry:
     idh = cells.word("idh", "idh")
     codel = cells.word("codel_1p19q", "1p19q")
     if "relative" in cells.text("1p19q"):
-        cells.notes.lines.append(f"{name}: 'relative co-deletion' is read as codeleted.")
+        cells.notes.of(name, "'relative co-deletion' is read as codeleted")
     if brats:
         cells.notes.counted[
             "BraTS 2021 names the same person: its id becomes the patient id, so that both "
@@ -85,8 +86,8 @@ def _upenn_gbm(cells: Cells) -> Entry:
     if status == "deceased - uncertain date of death":
         # The patient died some day after the last day on which he was seen.
         days, event = cells.number("survival_days", "survivalcensor"), 0
-        cells.notes.lines.append(
-            f"{name}: died on an unknown day; read as last seen alive on the day of censoring."
+        cells.notes.of(
+            name, "died on an unknown day; read as last seen alive on the day of censoring"
         )
     else:
         event = cells.event("survivalstatus")
@@ -125,7 +126,6 @@ def _prognosais(cells: Cells) -> Entry:
         "idh": idh,
         "codel_1p19q": codel,
         **cells.told(name, integrated),
-        "site": hospital(name),
     }
     return make_entry(cells, name, None, values)
 
@@ -163,7 +163,9 @@ def _brats_survival(cells: Cells) -> Entry:
         "survival_days": survival.days,
         "survival_event": survival.event,
     }
-    return make_entry(cells, name, None, values)
+    # 2018 and 2019 differ in the year alone.
+    names = [re.sub("^brats1[89]", year, name, flags=re.IGNORECASE) for year in _SAME_NAMES]
+    return make_entry(cells, name, None, values, case_names=tuple(dict.fromkeys([name, *names])))
 
 
 def _brats2021_mapping(cells: Cells) -> Entry:

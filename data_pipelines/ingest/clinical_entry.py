@@ -75,14 +75,29 @@ class ClinicalTable:
 
 @dataclass
 class Notes:
-    """What was noticed while a table was read; equal remarks are counted."""
+    """What was noticed while a table was read; equal remarks are told once.
+
+    Attributes:
+        lines: Remarks about the file or one line of it.
+        counted: Remarks about many rows, with how many.
+        by_id: Remarks about patients, with their ids.
+    """
 
     lines: list[str] = field(default_factory=list)
     counted: Counter[str] = field(default_factory=Counter)
+    by_id: dict[str, list[str]] = field(default_factory=dict)
+
+    def of(self, name: str, remark: str) -> None:
+        """Notes a remark about one patient."""
+        self.by_id.setdefault(remark, []).append(name)
 
     def all(self) -> list[str]:
-        """Returns the lines, and the counted remarks with their counts."""
-        return [*self.lines, *(f"{text} ({n} rows)" for text, n in self.counted.items())]
+        """Returns one line for each remark."""
+        return [
+            *self.lines,
+            *(f"{text} ({count} rows)" for text, count in self.counted.items()),
+            *(f"{remark}: {', '.join(names)}" for remark, names in self.by_id.items()),
+        ]
 
 
 def make_entry(
@@ -203,7 +218,7 @@ class Cells:
     def told(self, name: str, integrated: Integrated) -> dict[str, str | None]:
         """Notes what was decided about a diagnosis and returns its columns."""
         for note in integrated.notes:
-            self.notes.lines.append(f"{name}: {note}.")
+            self.notes.of(name, note)
         return {"histology": integrated.histology, "grade": integrated.grade}
 
     def _read(self, read: Callable[[str], Value], *keys: str) -> Value | None:

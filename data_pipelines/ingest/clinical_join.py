@@ -150,34 +150,31 @@ class _Index:
         self._cases = _Names((name, entry) for entry in entries for name in entry.case_names)
         self._patients = _Names((name, entry) for entry in entries for name in entry.patient_names)
         # What only looks alike, as 7 and 007, is two different names where both are in use.
-        self._alike: dict[str, set[str]] = defaultdict(set)
+        self._alike: dict[tuple[str, str], set[str]] = defaultdict(set)
         for row in rows:
-            for name in (row.case_id, row.patient_id):
-                self._alike[id_key(name)].add(name.casefold())
+            self._alike["case", id_key(row.case_id)].add(row.case_id.casefold())
+            self._alike["patient", id_key(row.patient_id)].add(row.patient_id.casefold())
 
     def find(self, row: Row, ambiguous: list[str]) -> tuple[list[Entry], bool]:
         """Returns the entries of a case, and whether they were found by the patient."""
-        for name, names, by_patient in (
-            (row.case_id, self._cases, False),
-            (row.case_id, self._patients, True),
-            (row.patient_id, self._patients, True),
-        ):
+        looked_up = (
+            ("case", row.case_id, self._cases, False),
+            ("case", row.case_id, self._patients, True),
+            ("patient", row.patient_id, self._patients, True),
+        )
+        for _, name, names, by_patient in looked_up:
             entries = names.exact.get(name.casefold(), [])
             if entries:
                 return entries, by_patient
-        for name, names, by_patient in (
-            (row.case_id, self._cases, False),
-            (row.case_id, self._patients, True),
-            (row.patient_id, self._patients, True),
-        ):
+        for role, name, names, by_patient in looked_up:
             key = id_key(name)
-            written = names.written.get(key, set())
+            written, alike = names.written.get(key, set()), self._alike[role, key]
             if not written:
                 continue
-            if len(written) > 1 or len(self._alike[key]) > 1:
+            if len(written) > 1 or len(alike) > 1:
                 ambiguous.append(
                     f"{row.case_id}: {name!r} may be {' or '.join(sorted(written))} of the table, "
-                    f"and so may {' and '.join(sorted(self._alike[key]))} of the manifest"
+                    f"and so may {' and '.join(sorted(alike))} of the manifest"
                 )
                 return [], False
             return names.exact[next(iter(written))], by_patient

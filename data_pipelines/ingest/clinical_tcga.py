@@ -44,9 +44,9 @@ def read_tcga(cells: Cells) -> Entry:
     joint = cells.parsed(read_subtype, *TCGA_COLUMNS["subtype"]) or (None, None)
     for name, one, other in (("IDH", idh, joint[0]), ("1p/19q", codel, joint[1])):
         if one is not None and other is not None and one != other:
-            cells.notes.lines.append(
-                f"{barcode}: {name} is {one} in its own column and {other} in the joint subtype; "
-                "the former is kept."
+            cells.notes.of(
+                patient,
+                f"{name} is {one} in its own column (kept) and {other} in the joint subtype",
             )
     idh, codel = idh or joint[0], codel or joint[1]
     integrated = integrate(

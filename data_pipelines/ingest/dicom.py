@@ -26,6 +26,9 @@ from gmmas_jax.errors import UserError
 PRIVATE = "private"
 """Folder under the volumes with what leads back to the patients: key and origins."""
 
+_TOLD = 3
+"""Series that a message tells of."""
+
 
 @dataclass
 class _Judged:
@@ -183,9 +186,11 @@ def _convert_exam(exam: _Exam, volumes: Path) -> Row | None:
     listed = {"case_id": exam.case_id, "series": [_listed(judged) for judged in exam.series]}
     write_json(folder / "series.json", listed)
     if not images:
+        said = [f"{judged.title}: {judged.recognised.reason}" for judged in exam.series]
+        more = f"; and {len(said) - _TOLD} more, see series.json" if len(said) > _TOLD else ""
         exam.refused.append(
-            f"{exam.case_id}: none of its {len(exam.series)} series became one of "
-            f"{', '.join(SEQUENCES)}; the reasons are in {folder / 'series.json'}."
+            f"{exam.case_id}: none of its {len(said)} series became one of {', '.join(SEQUENCES)} "
+            f"({'; '.join(said[:_TOLD])}{more})."
         )
         return None
     person = exam.series[0].series.person
