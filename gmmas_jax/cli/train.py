@@ -5,9 +5,9 @@ from pathlib import Path
 
 from gmmas_jax.errors import UserError
 
-SUMMARY = "train a network on a cohort; the same command again continues"
+SUMMARY = "train a network on a store or a cohort; the same command again continues"
 EXAMPLE = (
-    "gmmas train --config configs/gmmas_mini.py --cohort cohort/cohort.csv --workdir runs/mini "
+    "gmmas train --config configs/gmmas_mini.py --store store --workdir runs/mini "
     "--config.train.steps=2000"
 )
 
@@ -20,15 +20,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE[:debug]",
         help="the experiment; any field can be changed with --config.SECTION.FIELD=VALUE",
     )
-    parser.add_argument(
-        "--cohort", type=Path, required=True, metavar="CSV", help="the manifest of the cases"
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--store", type=Path, metavar="DIR", help="the prepared cases, as `gmmas build` made them"
+    )
+    source.add_argument(
+        "--cohort",
+        type=Path,
+        metavar="CSV",
+        help="the manifest, in place of a store: one is built in the run's folder first",
     )
     parser.add_argument(
         "--workdir",
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder for prepared cases, checkpoints, logs and, at the end, weights/",
+        help="folder for checkpoints, logs and, at the end, weights/",
     )
     parser.add_argument(
         "--workers", type=int, default=2, metavar="N", help="threads that read (default 2)"
@@ -52,8 +59,9 @@ def run(arguments: argparse.Namespace) -> None:
     outcome = train(
         arguments.config,
         arguments.overrides or (),
-        cohort=arguments.cohort,
         workdir=arguments.workdir,
+        store=arguments.store,
+        cohort=arguments.cohort,
         processes=arguments.processes,
         workers=arguments.workers,
     )

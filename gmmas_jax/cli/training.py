@@ -12,8 +12,8 @@ import numpy as np
 from gmmas_jax import __version__
 from gmmas_jax.augment.patch import make_augmentation
 from gmmas_jax.cases.files import output_folder
-from gmmas_jax.cases.manifest import Row, read_manifest
-from gmmas_jax.cli.progress import CaseProgress
+from gmmas_jax.cases.manifest import read_manifest
+from gmmas_jax.cli.training_store import build_for_training, open_store, training_cases
 from gmmas_jax.config import load_config, to_dict
 from gmmas_jax.errors import UserError
 from gmmas_jax.export.card import class_counts, model_card
@@ -29,7 +29,6 @@ from gmmas_jax.train.step import Batch
 if TYPE_CHECKING:
     from data_pipelines.prepared import PreparedIndex
 
-PREPARED = "prepared"
 WEIGHTS = "weights"
 
 
@@ -50,8 +49,9 @@ def train(
     config_file: str,
     overrides: Sequence[str] = (),
     *,
-    cohort: Path,
     workdir: Path,
+    store: Path | None = None,
+    cohort: Path | None = None,
     processes: str = "none",
     workers: int = 2,
 ) -> Outcome:
@@ -60,8 +60,10 @@ def train(
     Args:
         config_file: See `load_config`, as for the overrides.
         overrides: `section.field=value`.
-        cohort: The manifest. Rows of the split `train` are used; all rows if none names a split.
         workdir: Folder for all that is written.
+        store: What `gmmas build` made. Cases of the split `train` are used; all of them if none has
+            a split.
+        cohort: In place of a store, the manifest to build it of, in `workdir`.
         processes: See `distributed.initialize`; "none" if JAX is in use already.
         workers: Threads that read cases.
 
@@ -69,17 +71,25 @@ def train(
         How it ended; `weights` holds what the last step, or the average of all steps, came to.
 
     Raises:
-        UserError: If the config, the manifest or a case of it cannot be used, or the folder cannot
-            be written or holds another network's run.
+        UserError: If the config, the store, the manifest or a case of it cannot be used, or the
+            folder cannot be written or holds another network's run.
     """
+    if (store is None) == (cohort is None):
+        raise UserError(
+            "a store or a cohort to train on: found both or none; expected one of them."
+        )
     config = to_dict(load_config(config_file, overrides))
-    rows = training_rows(read_manifest(cohort), cohort)
+    index = None if store is None else open_store(store, config["data"])
+    if cohort is not None:
+        training_cases(read_manifest(cohort), cohort)
     model, objective = make_model(**config["model"]), make_objective(**config["objective"])
     _check(config)
     augmentation = make_augmentation(**config["augment"])
     workdir = output_folder(workdir)
     initialize(processes)
-    index = _prepare(rows, cohort, workdir, config["data"], workers)
+    if index is None:
+        assert cohort is not None  # Checked above.
+        index = build_for_training(cohort, workdir, config["data"])
     result = run_training(
         config=config,
         model=model,
@@ -93,25 +103,8 @@ def train(
     if result.preempted:
         return Outcome(result.step, None)
     weights = workdir / WEIGHTS
-    _export(result, config, rows, weights)
+    _export(result, config, index, weights)
     return Outcome(result.step, weights)
-
-
-def training_rows(rows: Sequence[Row], source: Path) -> list[Row]:
-    """Returns the rows to train on: those of the split `train`, or all if none names a split.
-
-    Raises:
-        UserError: If there is none.
-    """
-    chosen = [row for row in rows if row.split == "train"]
-    if not chosen and not any(row.split for row in rows):
-        chosen = list(rows)
-    if not chosen:
-        raise UserError(
-            f"{source}: no row has split train; expected some. Correct the column, or leave it "
-            "empty in all rows to train on all of them."
-        )
-    return chosen
 
 
 def _check(config: Mapping[str, Any]) -> None:
@@ -123,24 +116,6 @@ def _check(config: Mapping[str, Any]) -> None:
         raise UserError(
             f"objective.tasks names {', '.join(unknown)}, but the network has heads for "
             f"{', '.join(heads) or 'no task'}. Name the same tasks in model.tasks."
-        )
-
-
-def _prepare(
-    rows: Sequence[Row], cohort: Path, workdir: Path, data: Mapping[str, Any], workers: int
-) -> "PreparedIndex":
-    # Of the data side, which importing the library must not load.
-    from data_pipelines.cohort import prepare_cohort
-
-    with CaseProgress("prepare", len(rows)) as progress:
-        return prepare_cohort(
-            rows,
-            cohort.parent,
-            out=workdir / PREPARED,
-            spacing_mm=data["spacing_mm"],
-            whole=data["whole"],
-            workers=workers,
-            on_case=lambda done, _, case_id: progress.done(done, case_id),
         )
 
 
@@ -158,6 +133,13 @@ def _make_batches(index: "PreparedIndex", config: Mapping[str, Any], workers: in
             foreground=data["foreground"],
             sequence_drop=data["sequence_drop"],
             tasks=config["objective"]["tasks"],
+            balance=data["balance"],
+            unlabelled_share=data["unlabelled_share"],
+            cutmix=data["cutmix"],
+            cutmix_task=data["cutmix_task"],
+            cutmix_feather=data["cutmix_feather"],
+            views=data["views"],
+            view_overlap=data["view_overlap"],
             start_step=start_step,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -168,22 +150,23 @@ def _make_batches(index: "PreparedIndex", config: Mapping[str, Any], workers: in
 
 
 def _export(
-    result: FitResult, config: Mapping[str, Any], rows: Sequence[Row], folder: Path
+    result: FitResult, config: Mapping[str, Any], index: "PreparedIndex", folder: Path
 ) -> None:
     """Writes the weights, on the first process; all must call it, to gather what is split."""
     variables = _on_host(inference_variables(result.state))
     if jax.process_index() != 0:
         return
+    cases = index.cases
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     card = model_card(
         config,
         version=__version__,
         parameters=parameters,
         steps=result.step,
-        cases=len(rows),
-        patients=len({row.patient_id for row in rows}),
-        sites=sorted({row.site for row in rows if row.site}),
-        class_counts=class_counts(config["objective"]["tasks"], [row.tasks for row in rows]),
+        cases=len(cases),
+        patients=len({case.patient_id for case in cases}),
+        sites=sorted({case.site for case in cases if case.site}),
+        class_counts=class_counts(config["objective"]["tasks"], [case.tasks for case in cases]),
         averaged=result.state.ema is not None,
     )
     batch_stats = variables.get("batch_stats", {})

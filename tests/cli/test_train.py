@@ -8,7 +8,7 @@ import pytest
 
 from gmmas_jax.cases.manifest import Row
 from gmmas_jax.cli import main
-from gmmas_jax.cli.training import training_rows
+from gmmas_jax.cli.training_store import training_cases
 from gmmas_jax.errors import UserError
 from gmmas_jax.export.weights import load_weights
 from gmmas_jax.train.logging import read_log
@@ -36,6 +36,7 @@ def _train(tmp_path_factory):
         words = ("train", "--config", str(config), "--cohort", str(cohort), "--processes", "none")
         return main([*words, "--workdir", str(workdir), *options])
 
+    train.config = config
     return train
 
 
@@ -65,6 +66,15 @@ def test_run_ends_with_weights_and_a_card(finished):
         jax.tree.leaves(weights.params), jax.tree.leaves(variables["params"]), strict=True
     ):
         np.testing.assert_array_equal(ours, kept)
+
+
+def test_a_store_trains_as_the_cohort_does(finished, train, tmp_path):
+    folder = finished / "store"
+    words = ("--workdir", str(tmp_path), "--processes", "none", "--store", str(folder))
+    assert main(["train", "--config", str(train.config), *words]) == 0
+    parts, whole = (load_weights(run / "weights") for run in (tmp_path, finished))
+    assert parts.sha256 == whole.sha256
+    assert "2 cases of 2 patients; site: here" in (tmp_path / "weights/model_card.md").read_text()
 
 
 def test_augmentation_reaches_the_step(finished, train, tmp_path):
@@ -107,8 +117,8 @@ def test_rows_of_the_training_split(tmp_path):
         return Row(case_id=name, patient_id=name, split=split)
 
     mixed = [row("a", "train"), row("b", "test"), row("c", None)]
-    assert [r.case_id for r in training_rows(mixed, tmp_path)] == ["a"]
+    assert [r.case_id for r in training_cases(mixed, tmp_path)] == ["a"]
     unsplit = [row("a", None), row("b", None)]
-    assert [r.case_id for r in training_rows(unsplit, tmp_path)] == ["a", "b"]
+    assert [r.case_id for r in training_cases(unsplit, tmp_path)] == ["a", "b"]
     with pytest.raises(UserError, match="no row has split train"):
-        training_rows([row("a", "test"), row("b", None)], tmp_path)
+        training_cases([row("a", "test"), row("b", None)], tmp_path)

@@ -69,7 +69,7 @@ def make_index(tmp_path: Path) -> Callable[..., PreparedIndex]:
                     case_id=case.case_id,
                     patient_id=case.case_id,
                     split="train",
-                    folder=case.case_id,
+                    file=case.case_id,
                     tasks=(tasks or {}).get(case.case_id, {}),
                     **facts,
                 )
