@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,13 @@ _LONG_NAMES = {
 }
 _VERSION = "1.10.0"
 _ABSENT = "n/a"
+_README = """Images and tumor masks, written by `gmmas export-cohort`.
+
+The codes of the masks (desc-tumor_dseg) are in desc-tumor_dseg.tsv.
+"""
 
 
-def plan_bids(rows: Sequence[Row], *, fill_missing: bool) -> Plan:
+def plan_bids(rows: Sequence[Row], *, fill_missing: bool, with_skull: bool = False) -> Plan:
     """Plans `sub-X/ses-Y/anat/sub-X_ses-Y_T1w.nii.gz` and so on, masks as `dseg`.
 
     Labels are made of the patient's and time point's names by leaving out what BIDS does not allow.
@@ -40,6 +45,7 @@ def plan_bids(rows: Sequence[Row], *, fill_missing: bool) -> Plan:
     Args:
         rows: Of the manifest.
         fill_missing: Must be false: the layout leaves absent sequences out.
+        with_skull: Whether the images still show the skull; BIDS demands to know it.
 
     Raises:
         UserError: If filling is asked for.
@@ -77,10 +83,10 @@ def plan_bids(rows: Sequence[Row], *, fill_missing: bool) -> Plan:
                 convention=convention,
             )
         )
-    return Plan(cases, _describe)
+    return Plan(cases, partial(_describe, with_skull=with_skull))
 
 
-def _describe(out: Path, cases: Sequence[PlannedCase]) -> None:
+def _describe(out: Path, cases: Sequence[PlannedCase], *, with_skull: bool) -> None:
     write_json(
         out / "dataset_description.json",
         {
@@ -90,6 +96,9 @@ def _describe(out: Path, cases: Sequence[PlannedCase]) -> None:
             "GeneratedBy": [{"Name": "gmmas export-cohort", "Version": version("gmmas-jax")}],
         },
     )
+    write_text(out / "README", _README)
+    for suffix in ("T1w", "T2w", "FLAIR"):
+        write_json(out / f"{suffix}.json", {"SkullStripped": not with_skull})
     # The same for all cases, whether they have a mask or not.
     codes = [code for code in CONVENTIONS[cases[0].convention].values() if code]
     lines = [f"{code}\t{_LONG_NAMES[LABELS[code]]}\t{LABELS[code]}" for code in codes]

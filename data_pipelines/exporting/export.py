@@ -57,6 +57,7 @@ def export_cohort(
     out: Path,
     link: bool = False,
     fill_missing: bool = False,
+    with_skull: bool = False,
     strict: bool = False,
     workers: int = 2,
     on_case: Callable[[int, int, str], None] | None = None,
@@ -74,6 +75,7 @@ def export_cohort(
         link: Whether to link instead of copying.
         fill_missing: Whether a sequence that a case lacks becomes a volume of zeros, in layouts
             that need all channels.
+        with_skull: For bids: whether the images still show the skull.
         strict: Whether a case that has to be refused is an error.
         workers: Cases that are written at a time, in threads; each holds one mask in memory.
         on_case: Called after each case with (cases done, all cases, case id).
@@ -85,7 +87,10 @@ def export_cohort(
     rows, notes, refused = _usable(read_manifest(cohort), cohort.parent)
     if layout not in TARGETS:
         raise UserError(f"layout {layout!r}; expected one of {', '.join(TARGETS)}.")
-    plan = TARGETS[layout](rows, fill_missing=fill_missing)
+    if with_skull and layout != "bids":
+        raise UserError(f"--with-skull: layout {layout} has no place for it. Leave it out.")
+    more = {"with_skull": True} if with_skull else {}
+    plan = TARGETS[layout](rows, fill_missing=fill_missing, **more)
     refused += plan.refused
     if strict and refused:
         raise UserError(_listing(f"{len(refused)} cases cannot be exported (--strict)", refused))

@@ -38,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for nnunet and monai, which need every sequence: volumes of zeros for absent ones",
     )
     parser.add_argument(
+        "--with-skull",
+        action="store_true",
+        help="for bids, which demands to know it: the images are not skull-stripped",
+    )
+    parser.add_argument(
         "--strict", action="store_true", help="a case that cannot be exported is an error"
     )
     parser.add_argument(
@@ -59,6 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
             out=arguments.out,
             link=arguments.link,
             fill_missing=arguments.fill_missing,
+            with_skull=arguments.with_skull,
             strict=arguments.strict,
             workers=arguments.workers,
             on_case=progress.done,

@@ -174,6 +174,33 @@ def test_nnunet_describes_itself(cohort, tmp_path):
     ]
 
 
+def test_bids_describes_itself(cohort, tmp_path):
+    out = tmp_path / "out"
+    export_cohort(cohort, layout="bids", out=out)
+    described = json.loads((out / "dataset_description.json").read_text(encoding="utf-8"))
+    assert (described["DatasetType"], described["Name"]) == ("derivative", "out")
+    assert (out / "desc-tumor_dseg.tsv").read_text(encoding="utf-8").splitlines() == [
+        "index\tname\tabbreviation",
+        "0\tbackground\tBG",
+        "1\tnecrotic and non-enhancing tumor core\tNCR",
+        "2\tedema\tED",
+        "3\tenhancing tumor\tET",
+    ]
+    # What a patient's exams do not agree on is not the patient's.
+    assert (out / "participants.tsv").read_text(encoding="utf-8").splitlines() == [
+        "participant_id\tage\tsex\tsite\tidh\tgrade",
+        "sub-bung2\tn/a\tn/a\tn/a\tmutant\tn/a",
+        "sub-007\tn/a\tfemale\tn/a\tn/a\tn/a",
+        "sub-BraTSGLI00000\tn/a\tn/a\tn/a\tn/a\tn/a",
+    ]
+    told = json.loads((out / "T1w.json").read_text(encoding="utf-8"))
+    assert told == {"SkullStripped": True}
+    export_cohort(cohort, layout="bids", out=out, with_skull=True)
+    assert not json.loads((out / "FLAIR.json").read_text(encoding="utf-8"))["SkullStripped"]
+    with pytest.raises(UserError, match="--with-skull"):
+        export_cohort(cohort, layout="monai", out=tmp_path / "other", with_skull=True)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_resection_cavity_keeps_its_code(cohort, tmp_path, layout):
     label = OURS.copy()

@@ -57,6 +57,8 @@ def test_voxels_scaling_and_geometry_stay(tmp_path, name, dtype, slope):
             np.testing.assert_array_equal(image.header[field], source.header[field])
         np.testing.assert_array_equal(image.header["pixdim"][:4], source.header["pixdim"][:4])
         assert image.header["descrip"] == b""
+        assert image.header["pixdim"][4] == 0
+        assert path.read_bytes()[4:8] == b"\0\0\0\0"  # No time: the same file every time.
         volume, grid = read_volume(path)
         np.testing.assert_allclose(volume, source.get_fdata()[..., number], rtol=1e-6)
         np.testing.assert_array_equal(grid.affine, source.affine)
