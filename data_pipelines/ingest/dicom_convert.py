@@ -82,7 +82,7 @@ def _converted(series: Series, scratch: Path) -> Path:
         except OSError:  # A file system without links.
             shutil.copyfile(path, staged)
     command = [
-        *(converter(), "-z", "i", "-b", "n", "-x", "i", "-c", "", "-w", "1", "-f", "volume"),
+        *(converter(), "-z", "n", "-b", "n", "-x", "i", "-c", "", "-w", "1", "-f", "volume"),
         *("-o", str(made), str(images)),
     ]
     try:
@@ -91,7 +91,7 @@ def _converted(series: Series, scratch: Path) -> Path:
         )
     except subprocess.TimeoutExpired as error:
         raise UserError(f"dcm2niix took longer than {_LONGEST_S} s") from error
-    volumes = sorted(made.glob("*.nii.gz"))
+    volumes = sorted(made.glob("*.nii"))
     if done.returncode != 0 or not volumes:
         raise UserError(f"dcm2niix failed on it (exit code {done.returncode})")
     if len(volumes) > 1:

@@ -1,12 +1,15 @@
 """DICOM files to series: headers alone, one file at a time."""
 
+import math
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import pydicom
+from pydicom.config import disable_value_validation
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 
@@ -121,11 +124,19 @@ def read_tree(source: str | os.PathLike[str]) -> Tree:
     """Reads the headers of all DICOM files under a folder.
 
     Files are told by their content: names do not matter. Pixels are not read. What is kept of a
-    file takes about half a kilobyte.
+    file takes about a kilobyte.
     """
+    # Headers of real archives break the standard in small ways by the thousand, and what pydicom
+    # says about that quotes them.
+    with warnings.catch_warnings(), disable_value_validation():
+        warnings.filterwarnings("ignore", module="pydicom")
+        return _read_tree(Path(source))
+
+
+def _read_tree(source: Path) -> Tree:
     found: dict[tuple[Any, ...], Series] = {}
     images = ignored = 0
-    for path in _files(Path(source)):
+    for path in _files(source):
         header = _header(path)
         if header is None:
             ignored += 1
@@ -158,7 +169,9 @@ def _files(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            yield Path(parent, name)
+            path = Path(parent, name)
+            if path.is_file():  # Opening a pipe would wait for ever.
+                yield path
 
 
 class _Pixels(NamedTuple):
@@ -181,7 +194,7 @@ def _header(path: Path) -> tuple[pydicom.Dataset, _Pixels] | None:
             dataset = pydicom.dcmread(
                 file, stop_before_pixels=True, defer_size=_DEFERRED, force=bare
             )
-            if "SOPClassUID" not in dataset or "Rows" not in dataset:
+            if not _text(dataset, "SOPClassUID") or not _size(dataset, "Rows"):
                 return None
             return dataset, _pixels(file, dataset)
     except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, AttributeError):
@@ -213,7 +226,7 @@ def _acquisition(dataset: pydicom.Dataset) -> Acquisition:
     )
     agent = _text(dataset, "ContrastBolusAgent")
     if not agent and "ContrastBolusAgentSequence" in dataset:
-        agent = "named in a sequence" if dataset.ContrastBolusAgentSequence else ""
+        agent = "named in a sequence" if _get(dataset, "ContrastBolusAgentSequence") else ""
     inversion = _number(dataset, "InversionTime")
     if inversion is None:
         inversion = _number(dataset, "InversionTimes")
@@ -221,7 +234,7 @@ def _acquisition(dataset: pydicom.Dataset) -> Acquisition:
     time = _text(dataset, "AcquisitionTime") or _text(dataset, "SeriesTime")
     return Acquisition(
         modality=_text(dataset, "Modality").upper(),
-        sop_class=str(dataset.SOPClassUID),
+        sop_class=_text(dataset, "SOPClassUID"),
         body_part=_text(dataset, "BodyPartExamined").upper(),
         image_type=tuple(word.upper() for word in _words(dataset, "ImageType")),
         texts=tuple(text.casefold() for text in texts if text),
@@ -291,30 +304,30 @@ def _clean(text: str, secret: frozenset[str]) -> str:
 
 def _slices(path: Path, dataset: pydicom.Dataset, pixels: _Pixels) -> list[Slice]:
     uid = _text(dataset, "SOPInstanceUID")
-    matrix = (int(dataset.Rows), int(dataset.get("Columns", 0)))
+    matrix = (_size(dataset, "Rows"), _size(dataset, "Columns"))
     fault = _pixel_fault(dataset, pixels)
     padding = 0 if pixels.announced is None else max(pixels.there - pixels.announced, 0)
-    frames = dataset.get("PerFrameFunctionalGroupsSequence")
+    frames = _get(dataset, "PerFrameFunctionalGroupsSequence")
     if not frames:
         return [
             Slice(
                 path=str(path),
                 uid=uid,
                 number=int(_number(dataset, "InstanceNumber") or 0),
-                position=_vector(dataset.get("ImagePositionPatient"), 3),
-                orientation=_vector(dataset.get("ImageOrientationPatient"), 6),
+                position=_vector(_get(dataset, "ImagePositionPatient"), 3),
+                orientation=_vector(_get(dataset, "ImageOrientationPatient"), 6),
                 matrix=matrix,
-                spacing=_vector(dataset.get("PixelSpacing"), 2),
+                spacing=_vector(_get(dataset, "PixelSpacing"), 2),
                 fault=fault,
                 padding=padding if padding > _PADDING else 0,
             )
         ]
-    shared = dataset.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
+    shared = _get(dataset, "SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
 
     def value(frame: pydicom.Dataset, group: str, name: str, length: int) -> Any:
         for groups in (frame, shared[0]):
             if groups.get(group):
-                return _vector(groups[group].value[0].get(name), length)
+                return _vector(_get(groups[group].value[0], name), length)
         return None
 
     return [
@@ -338,9 +351,9 @@ def _pixel_fault(dataset: pydicom.Dataset, pixels: _Pixels) -> str | None:
         return None  # Compressed: the length tells nothing.
     if pixels.announced == 0:
         return "it has no pixels"
-    bits = int(dataset.get("BitsAllocated", 16)) * int(dataset.get("SamplesPerPixel", 1))
-    frames = int(dataset.get("NumberOfFrames", 1) or 1)
-    plane = int(dataset.Rows) * int(dataset.get("Columns", 0)) * bits // 8
+    bits = (_size(dataset, "BitsAllocated") or 16) * (_size(dataset, "SamplesPerPixel") or 1)
+    frames = _size(dataset, "NumberOfFrames") or 1
+    plane = _size(dataset, "Rows") * _size(dataset, "Columns") * bits // 8
     expected = plane * frames
     if pixels.announced not in (expected, expected + expected % 2):
         return f"it holds {pixels.announced} bytes of pixels; its header says {expected}"
@@ -349,15 +362,29 @@ def _pixel_fault(dataset: pydicom.Dataset, pixels: _Pixels) -> str | None:
     return None
 
 
+def _get(dataset: pydicom.Dataset, name: str) -> Any:
+    """Returns a value, or None where it is absent or written as its kind must not be."""
+    try:
+        return dataset.get(name)
+    except (ValueError, TypeError, OverflowError, NotImplementedError):
+        return None
+
+
+def _size(dataset: pydicom.Dataset, name: str) -> int:
+    """Returns a count, or 0 where there is none."""
+    value = _get(dataset, name)
+    return int(value) if isinstance(value, int) and value > 0 else 0
+
+
 def _value(dataset: pydicom.Dataset, name: str) -> Any:
     """Returns a value of the file, or in an enhanced one of its first frame."""
     if name in dataset:
-        return dataset.get(name)
+        return _get(dataset, name)
     for holder in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        for groups in (dataset.get(holder) or [])[:1]:
+        for groups in (_get(dataset, holder) or [])[:1]:
             for group in groups:
                 if group.VR == "SQ" and group.value and name in group.value[0]:
-                    return group.value[0].get(name)
+                    return _get(group.value[0], name)
     return None
 
 
@@ -377,9 +404,10 @@ def _words(dataset: pydicom.Dataset, name: str) -> list[str]:
 def _number(dataset: pydicom.Dataset, name: str) -> float | None:
     words = _words(dataset, name)
     try:
-        return float(words[0]) if words else None
+        number = float(words[0]) if words else math.nan
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _first(*values: float | None) -> float | None:
@@ -391,4 +419,4 @@ def _vector(value: Any, length: int) -> Any:
         numbers = tuple(float(number) for number in value or ())
     except (TypeError, ValueError):
         return None
-    return numbers if len(numbers) == length else None
+    return numbers if len(numbers) == length and all(map(math.isfinite, numbers)) else None

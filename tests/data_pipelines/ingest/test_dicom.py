@@ -2,6 +2,7 @@ import csv
 import gzip
 import itertools
 import json
+import os
 import shutil
 import stat
 import sys
@@ -296,11 +297,11 @@ def test_every_voxel_keeps_its_place(write_series, ingest, orientation, step):
     [
         ("exit 0", "dcm2niix failed on it (exit code 0)"),
         ("exit 3", "dcm2niix failed on it (exit code 3)"),
-        ("cp {volume} $out/a.nii.gz; cp {volume} $out/b.nii.gz", "dcm2niix made 2 volumes"),
-        ("echo x > $out/a.nii.gz", "what dcm2niix made of it cannot be used"),
-        ("cp {volume} $out/a.nii.gz", "dcm2niix made a volume of 20x16x12 voxels"),
-        ("cp {beside} $out/a.nii.gz", "dcm2niix put it 8 mm beside"),
-        ("cp {empty} $out/a.nii.gz", "every voxel has the same value"),
+        ("cp {volume} $out/a.nii; cp {volume} $out/b.nii", "dcm2niix made 2 volumes"),
+        ("echo x > $out/a.nii", "what dcm2niix made of it cannot be used"),
+        ("cp {volume} $out/a.nii", "dcm2niix made a volume of 20x16x12 voxels"),
+        ("cp {beside} $out/a.nii", "dcm2niix put it 8 mm beside"),
+        ("cp {empty} $out/a.nii", "every voxel has the same value"),
     ],
 )
 def test_what_dcm2niix_makes_is_looked_at(
@@ -308,7 +309,7 @@ def test_what_dcm2niix_makes_is_looked_at(
 ):
     affine = np.array([[-0.9, 0, 0, 9.0], [0, -0.9, 0, 7.0], [0, 0, 5, -15.0], [0, 0, 0, 1]])
     noise = np.random.default_rng(1).integers(0, 9, (20, 16, 12)).astype(np.int16)
-    paths = {name: tmp_path / f"{name}.nii.gz" for name in ("volume", "beside", "empty")}
+    paths = {name: tmp_path / f"{name}.nii" for name in ("volume", "beside", "empty")}
     beside = affine.copy()
     beside[2, 3] += 8
     write_volume(paths["volume"], noise, Grid(noise.shape, affine), dtype=np.int16)
@@ -382,7 +383,7 @@ def test_studies_and_patients(write_series, ingest):
 
 
 def test_the_better_of_two_series(write_series, ingest, tmp_path):
-    write_series(T1_POST, series=1)
+    write_series(T1_POST, series=1, step=0.8, count=40)
     write_series({**T1_POST, "MRAcquisitionType": "3D"}, series=2, step=1.0, count=30)
     write_series({**T1_POST, "MRAcquisitionType": "3D"}, series=3, step=1.0, count=30)
     reformatted = {**T1_POST, "MRAcquisitionType": "3D"}
@@ -540,6 +541,31 @@ def test_bytes_behind_the_pixels_are_passed_over(write_series, ingest):
     found = ingest()
     assert len(found.rows) == 1
     assert any("100000 bytes behind the pixels passed over" in note for note in found.notes)
+
+
+def test_headers_that_break_the_standard(write_series, ingest, recwarn, caplog):
+    source = write_series(
+        FLAIR, change=set_if(lambda n: n == 3, PatientAge="59", InstanceNumber="")
+    )
+    for path in source.rglob("IM *"):
+        content = path.read_bytes()
+        assert b"9000" in content
+        path.write_bytes(content.replace(b"9000", b"9,0s").replace(b"1.2.3.1\0", b"1.2.x.1\0"))
+    recwarn.clear()
+    caplog.clear()
+    assert set(ingest().rows[0].images) == {"t2f"}
+    # What pydicom says about such headers quotes them.
+    assert (len(recwarn), caplog.records) == (0, [])
+
+
+def test_what_is_no_plain_file(write_series, ingest, tmp_path):
+    source = write_series(FLAIR)
+    os.mkfifo(source / "pipe")
+    (source / "loop").symlink_to(source, target_is_directory=True)
+    (source / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    found = ingest()
+    assert len(found.rows) == 1
+    assert "1 files that are no DICOM images were passed over." in found.notes
 
 
 def test_no_dicom(ingest, tmp_path):
