@@ -1,7 +1,8 @@
 """Layouts whose files tell channel numbers: nnU-Net raw data and the Decathlon's Task01."""
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from data_pipelines.ingest.found import Found
 from data_pipelines.ingest.four_d import count_volumes, split_volumes
 from data_pipelines.ingest.gather import Gathering, Options, is_volume, single_files, stem
 from data_pipelines.ingest.label_names import convention_of_labels, read_json
+from data_pipelines.ingest.lists import listed_path
 from gmmas_jax.cases.sequences import SEQUENCES, canonical_sequence
 from gmmas_jax.errors import UserError
 
@@ -25,20 +27,29 @@ FILLED = "filled_with_zeros"
 
 @dataclass(frozen=True)
 class _Case:
-    """A case of one of the two folders of images."""
+    """A case of one of the two folders of images, or of the list in `dataset.json`.
+
+    Attributes:
+        case_id: Its name.
+        split: By the folder; cases of the list are for training.
+        files: Its images; in the order of the channels, where they are listed.
+        label: Its mask.
+        listed: Whether it is of the list.
+    """
 
     case_id: str
     split: str
     files: list[Path]
     label: Path | None
+    listed: bool = False
 
 
 def nnunet(source: Path, *, options: Options) -> Found:
     """Finds the cases of an nnU-Net data set (`DatasetXXX_Name`).
 
     `channel_names` of its `dataset.json` (in version 1, `modality`) tell the order of channels, its
-    `labels` the convention of the masks. Without names that tell sequences, the order has to be
-    declared.
+    `labels` the convention of the masks, and `dataset`, if there, the files of the training cases.
+    Without names that tell sequences, the order has to be declared.
 
     Args:
         source: The folder with `imagesTr`.
@@ -106,13 +117,13 @@ def _ingest(
     convention: str | None,
     described: Mapping[str, Any],
 ) -> Found:
-    cases = _cases(source)
-    if options.volumes is None and not all(map(_is_numbered, cases)):
+    gathering = Gathering(options)
+    cases = _cases(source, described, gathering)
+    if options.volumes is None and not any(case.listed or _is_numbered(case) for case in cases):
         raise UserError(
             f"{source}: its images are 4-D files, which have to be taken apart; expected a folder "
             "for the volumes. Give one with --volumes DIR."
         )
-    gathering = Gathering(options)
     absent = described.get("gmmas", {}).get(FILLED, {})
     find = partial(_images, order=order, options=options)
     with closing(map_cases(find, cases, workers=options.workers)) as results:
@@ -128,7 +139,7 @@ def _ingest(
             gathering.add(
                 case.case_id,
                 left,
-                place=case.files[0].parent,
+                place=case.files[0].parent if case.files else source,
                 seg=case.label,
                 convention=convention,
                 split=case.split,
@@ -138,6 +149,13 @@ def _ingest(
 
 
 def _images(case: _Case, *, order: tuple[str, ...], options: Options) -> dict[str, Path]:
+    if case.listed:
+        if len(case.files) > len(order):
+            raise UserError(
+                f"{len(case.files)} images are listed; expected {len(order)}: {', '.join(order)}. "
+                "Correct dataset.json."
+            )
+        return dict(zip(order, case.files, strict=False))
     if not _is_numbered(case):
         return _taken_apart(case, order, options)
     files: dict[str, list[Path]] = {}
@@ -160,7 +178,11 @@ def _taken_apart(case: _Case, order: tuple[str, ...], options: Options) -> dict[
             f"{path}: one volume, and no channel number in the name; expected a 4-D file of "
             f"{', '.join(order)}, or names that end in _0000 and so on. Rename it."
         )
-    assert options.volumes is not None  # Checked for all cases before.
+    if options.volumes is None:
+        raise UserError(
+            f"{path}: a 4-D file among files with channel numbers, which has to be taken apart; "
+            "expected a folder for the volumes. Give one with --volumes DIR."
+        )
     return split_volumes(path, order, options.volumes / case.case_id)
 
 
@@ -168,9 +190,14 @@ def _is_numbered(case: _Case) -> bool:
     return all(_CHANNEL.fullmatch(stem(path.name)) for path in case.files)
 
 
-def _cases(source: Path) -> list[_Case]:
+def _cases(source: Path, described: Mapping[str, Any], gathering: Gathering) -> list[_Case]:
     cases = []
+    listed = described.get("dataset")
+    if isinstance(listed, dict):
+        cases = list(_listed_cases(source, listed, gathering))
     for ending, split in _SPLITS.items():
+        if ending == "Tr" and isinstance(listed, dict):
+            continue  # As nnU-Net does: the list counts, not the folder.
         images = _volumes(source / f"images{ending}")
         labels = {stem(path.name): path for path in _volumes(source / f"labels{ending}")}
         grouped: dict[str, list[Path]] = {}
@@ -178,13 +205,39 @@ def _cases(source: Path) -> list[_Case]:
             match = _CHANNEL.fullmatch(stem(path.name))
             grouped.setdefault(match["id"] if match else stem(path.name), []).append(path)
         for case_id, files in sorted(grouped.items()):
-            cases.append(_Case(case_id, split, files, labels.get(case_id)))
-    if not cases:
+            cases.append(_Case(case_id, split, files, labels.pop(case_id, None)))
+        if labels:
+            gathering.notes.append(
+                f"labels{ending}: {len(labels)} masks without images were left alone "
+                f"({', '.join(sorted(labels)[:3])})"
+            )
+    if not cases and not gathering.refused:
         raise UserError(
             f"{source}: no NIfTI file in imagesTr or imagesTs; expected the folder of one data "
             "set, which holds imagesTr and dataset.json. Name that folder."
         )
     return cases
+
+
+def _listed_cases(source: Path, listed: Mapping[str, Any], gathering: Gathering) -> Iterator[_Case]:
+    for case_id, item in listed.items():
+        where = f"{source / 'dataset.json'}, dataset, {case_id}"
+        try:
+            images, label = item["images"], item.get("label")
+            if not isinstance(images, list):
+                raise TypeError
+            files = [listed_path(source, os.path.expandvars(path), where) for path in images]
+            mask = None
+            if label is not None:
+                mask = listed_path(source, os.path.expandvars(label), where)
+        except (AttributeError, KeyError, TypeError):
+            gathering.refused.append(
+                f"{where}: {item!r}; expected {{'images': [paths], 'label': path}}. Correct it."
+            )
+        except UserError as error:
+            gathering.refused.append(str(error))
+        else:
+            yield _Case(case_id, "train", files, mask, listed=True)
 
 
 def _volumes(folder: Path) -> list[Path]:

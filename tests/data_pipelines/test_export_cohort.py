@@ -254,6 +254,16 @@ def test_cases_that_lack_a_channel(cohort, tmp_path, layout):
     assert zeros.shape == OURS.shape
 
 
+def test_a_case_that_fails_halfway_leaves_nothing(cohort, tmp_path):
+    """Its mask is written already when the grid for the zeros cannot be read."""
+    change(cohort, 1, t1n=None)
+    path = cohort.parent / "1" / "t1c.nii.gz"
+    path.write_bytes(path.read_bytes()[:40])
+    done = export_cohort(cohort, layout="nnunet", out=tmp_path / "out", fill_missing=True)
+    assert [text.split(":")[0] for text in done.refused] == ["übung 2 a"]
+    assert not list((tmp_path / "out").rglob("übung_2_a*"))
+
+
 def test_a_sequence_that_no_case_has_is_no_channel(cohort, tmp_path):
     for number in range(4):
         change(cohort, number, t1n=None, t2w=None)

@@ -151,6 +151,44 @@ def test_a_channel_too_many_costs_its_case_only(tmp_path):
     assert "a_0004.nii.gz: no such channel" in found.refused[0]
 
 
+def test_nnunet_files_that_are_listed(tmp_path):
+    plant(tmp_path, *(f"elsewhere/{n}.nii.gz" for n in range(4)), "elsewhere/mask.nii.gz")
+    dataset = {
+        "a": {
+            "images": [f"elsewhere/{n}.nii.gz" for n in range(4)],
+            "label": "elsewhere/mask.nii.gz",
+        },
+        "b": {"images": ["../x_0000.nii.gz"], "label": None},
+        "c": {"images": "elsewhere/0.nii.gz"},
+        "d": {"images": ["elsewhere/0.nii.gz"] * 5},
+    }
+    plant_nnunet(
+        tmp_path, {"kept out": "Tr", "t": "Ts"}, {"channel_names": CHANNELS, "dataset": dataset}
+    )
+    found = find(tmp_path, "nnunet")
+    train, test = found.rows
+    assert (train.case_id, train.split, test.case_id) == ("a", "train", "t")
+    assert names(train, tmp_path) == {
+        "t2f": "elsewhere/0.nii.gz",
+        "t1n": "elsewhere/1.nii.gz",
+        "t1c": "elsewhere/2.nii.gz",
+        "t2w": "elsewhere/3.nii.gz",
+        "seg": "elsewhere/mask.nii.gz",
+    }
+    for expected in ("dataset, b: '../x_0000.nii.gz' leads out", "dataset, c: ", "d: 5 images"):
+        assert any(expected in text for text in found.refused), expected
+    assert len(found.refused) == 3
+
+
+def test_strangers_among_numbered_files(tmp_path):
+    plant_nnunet(tmp_path, {"a": "Tr"}, {"channel_names": CHANNELS})
+    plant(tmp_path, "imagesTr/four_d.nii.gz", "labelsTr/nobody.nii.gz")
+    found = find(tmp_path, "nnunet")
+    assert [row.case_id for row in found.rows] == ["a"]
+    assert found.refused[0].startswith("four_d: ")
+    assert any("1 masks without images were left alone (nobody)" in note for note in found.notes)
+
+
 def test_bids_raw(tmp_path):
     plant(tmp_path, "dataset_description.json")
     for session in ("01", "02"):
