@@ -16,7 +16,7 @@ from data_pipelines.ingest.clinical_entry import (
     column_key,
     make_entry,
 )
-from data_pipelines.ingest.clinical_join import JoinReport, join, rows_of
+from data_pipelines.ingest.clinical_join import JoinReport, disagreements, join, rows_of
 from data_pipelines.ingest.clinical_values import spelled
 from data_pipelines.ingest.tables import Table, read_table
 from gmmas_jax.cases.tasks import TASKS
@@ -101,6 +101,7 @@ def read_clinical(
             continue
         seen[cells] = table.lines[index]
         entries.append(how.read(Cells(table, index, names, lenient=lenient, notes=notes)))
+    notes.lines += disagreements(entries)
     return ClinicalTable(table.path, kind, entries, notes.all(), how.renames)
 
 

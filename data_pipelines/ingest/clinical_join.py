@@ -18,6 +18,9 @@ from gmmas_jax.cases.manifest import Row
 _SAME_AGE = 1.0
 """Years by which two ages may differ and count as one: tables round them."""
 
+_FOR_GOOD = ("idh", "codel_1p19q", "sex")
+"""What a patient's tumour keeps over time, so that two answers are an error in the table."""
+
 
 @dataclass
 class JoinReport:
@@ -97,6 +100,32 @@ def rows_of(table: ClinicalTable) -> list[Row]:
         patient_id = first.patient_id or first.patient_names[0]
         rows.append(Row(case_id=first.case_id, patient_id=patient_id, **values))
     return rows
+
+
+def disagreements(entries: Iterable[Entry]) -> list[str]:
+    """Returns where rows of one exam disagree, and exams of one patient on what cannot change."""
+    exams: dict[str, list[Entry]] = defaultdict(list)
+    patients: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        exams[entry.case_id.casefold()].append(entry)
+        patients[(entry.patient_id or entry.patient_names[0]).casefold()].append(entry)
+    told = []
+    for name, groups, columns, left in (
+        ("", exams, VALUE_COLUMNS, "left empty"),
+        ("patient ", patients, _FOR_GOOD, "each exam keeps its own"),
+    ):
+        for group in groups.values():
+            _, disputed = _agreed(group)
+            if name and len({entry.case_id for entry in group}) == 1:
+                continue  # Told above.
+            who = (group[0].patient_id or group[0].patient_names[0]) if name else group[0].case_id
+            told += [
+                f"{name}{who}: {column} is {' and '.join(map(str, said))} in lines "
+                f"{', '.join(str(entry.line) for entry in group)}: {left}"
+                for column, said in disputed.items()
+                if column in columns
+            ]
+    return told
 
 
 def join(rows: Sequence[Row], table: ClinicalTable) -> tuple[list[Row], JoinReport]:

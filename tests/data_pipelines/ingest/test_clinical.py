@@ -377,6 +377,16 @@ def test_upenn_time_points(table):
     assert report.withheld == ["UPENN-GBM-00036"]
 
 
+def test_a_tumour_does_not_change_its_genotype(table):
+    rows = "p1,a,{},M,50\np2,a,{},M,51\n"
+    header = "case_id,patient_id,idh,sex,age\n"
+    told = "patient a: idh is wildtype and mutant in lines 2, 3: each exam keeps its own"
+    assert told in table(header + rows.format("wt", "mutant")).notes
+    assert table(header + rows.format("wt", "NA")).notes == [
+        "column 'idh': 'NA' is read as missing (1 rows)"
+    ]
+
+
 def test_brats_names_of_all_years(table):
     read = table(
         "Grade,BraTS_2017_subject_ID,BraTS_2018_subject_ID,TCGA_TCIA_subject_ID,"
@@ -516,6 +526,7 @@ def test_rows_without_an_id(table):
 def test_duplicate_rows(table):
     read = table("case_id,idh,mgmt\na,wt,positive\na,wt,positive\nb,wt,positive\nb,wt,negative\n")
     assert any("line 3: the same as line 2, counted once" in note for note in read.notes)
+    assert "b: mgmt is methylated and unmethylated in lines 4, 5: left empty" in read.notes
     one, two = rows_of(read)
     assert (one.mgmt, two.mgmt, two.idh) == ("methylated", None, "wildtype")
     (row,), report = join([case("b")], read)
