@@ -101,13 +101,23 @@ class Journal:
 
 
 def digest_of(case: PlannedCase, root: Path, *, link: bool) -> str:
-    """Returns what the files of a case depend on, as one short text."""
+    """Returns what the files of a case depend on, as one short text.
+
+    Raises:
+        UserError: If a file has gone.
+    """
     row = case.row
     sources: dict[str, str | None] = {**row.images, "seg": row.seg}
     states = []
     for name, path in sources.items():
         if path is not None:
-            status = (root / path).stat()
+            try:
+                status = (root / path).stat()
+            except OSError as error:
+                raise UserError(
+                    f"{root / path}: cannot be read ({error.strerror}); expected a NIfTI file. "
+                    "Correct the path in the manifest."
+                ) from error
             states.append([name, path, status.st_size, status.st_mtime_ns])
     facts = [
         *(row.case_id, row.label_convention, case.convention, link, states),

@@ -23,7 +23,8 @@ def fets(source: Path, *, options: Options) -> Found:
     """Reads a CSV list with a column a sequence: `PatientID,T1,T1GD,T2,T2FLAIR`.
 
     Columns for the time point (`Timestamp`), the mask (`Label`, `Seg`) and the site may be there.
-    Masks have the codes of BraTS up to 2021, as those of the FeTS initiative.
+    Under FeTS's own names of columns (T1GD, T2FLAIR), masks have the codes of BraTS up to 2021;
+    under others, theirs are not known.
 
     Args:
         source: The list; its paths are relative to it, or absolute.
@@ -49,6 +50,8 @@ def fets(source: Path, *, options: Options) -> Found:
             f"{source}: columns {', '.join(table.columns[:8])}; expected an id and a column a "
             "sequence, such as PatientID,T1,T1GD,T2,T2FLAIR. Rename the columns."
         )
+    own_names = {"t1gd", "t2flair"} <= {column.lower() for column in columns.values()}
+    convention = "brats2021" if own_names else None
     gathering = Gathering(options)
     for row, where in _distinct(table, _column(table, _IDS, required=True), gathering):
         try:
@@ -57,7 +60,7 @@ def fets(source: Path, *, options: Options) -> Found:
                 for sequence, column in columns.items()
                 if row[column]
             }
-            _add(gathering, table, row, where, images, convention="brats2021")
+            _add(gathering, table, row, where, images, convention=convention)
         except UserError as error:
             gathering.refused.append(str(error))
     return gathering.found()

@@ -1,82 +1,38 @@
-"""Export and ingest are each other's inverse, images stay bit for bit, and nothing is half done."""
+"""Export and ingest are each other's inverse, and images stay bit for bit."""
 
 import dataclasses
-import errno
 import gzip
 import json
-import os
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from data_pipelines.exporting import export as exporting
 from data_pipelines.exporting.export import export_cohort
 from data_pipelines.ingest.companion import COMPANION
 from data_pipelines.ingest.gather import Options
 from data_pipelines.ingest.layouts import find_cases
 from data_pipelines.nifti import read_mask
 from data_pipelines.readers import read_row
-from gmmas_jax.cases.labels import convert_back, convert_labels
-from gmmas_jax.cases.manifest import Row, read_manifest, write_manifest
+from gmmas_jax.cases.labels import convert_labels
+from gmmas_jax.cases.manifest import read_manifest, write_manifest
 from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.errors import UserError
-from tests.cli.cohorts import head, save
-
-LAYOUTS = ("nnunet", "brats2023", "bids", "monai")
-AFFINE = np.array([[-1, 0, 0, 90], [0, -1, 0, 126], [0, 0, 1.5, -72], [0, 0, 0, 1.0]])
-LPS = np.diag([-1.0, -1, 1, 1])
-CASES: tuple[dict, ...] = (
-    {
-        **{"case_id": "übung 2 b", "patient_id": "übung 2", "timepoint": "after", "split": "train"},
-        **{"label_convention": "brats2021", "idh": "mutant", "grade": "4", "fold": 1, "site": "A"},
-    },
-    {
-        **{"case_id": "übung 2 a", "patient_id": "übung 2", "timepoint": "before"},
-        **{"split": "train", "label_convention": "msd", "idh": "mutant", "age": 61.5, "fold": 1},
-    },
-    {
-        **{"case_id": "007", "patient_id": "007", "split": "val", "sex": "female", "fold": 0},
-        **{"label_convention": "brats2023", "survival_days": 300.0, "survival_event": 1},
-    },
-    {"case_id": "BraTS-GLI-00000-001", "patient_id": "BraTS-GLI-00000", "split": "test"},
+from tests.cli.cohorts import save
+from tests.data_pipelines.export_cohorts import (
+    AFFINE,
+    LAYOUTS,
+    OURS,
+    change,
+    ingest_back,
+    write_cases,
 )
-OURS = np.zeros((12, 11, 10), np.uint8)
-OURS[3:8, 3:8, 3:8], OURS[4:7, 4:7, 4:7], OURS[5, 5, 5] = 2, 1, 3
 
 
-@pytest.fixture
-def cohort(tmp_path) -> Path:
-    """A manifest of four cases in three conventions, the last without a mask."""
-    folder = tmp_path / "my cohort"
-    rows = []
-    for number, cells in enumerate(CASES):
-        paths = {}
-        for channel, sequence in enumerate(SEQUENCES):
-            path = folder / f"{number}" / f"{sequence}.nii.gz"
-            save(path, head(10 * number + channel), AFFINE)
-            paths[sequence] = path.relative_to(folder).as_posix()
-        if convention := cells.get("label_convention"):
-            save(folder / f"{number}" / "seg.nii.gz", convert_back(OURS, convention), AFFINE)
-            paths["seg"] = f"{number}/seg.nii.gz"
-        rows.append(Row(**cells, **paths))
-    write_manifest(folder / "cohort.csv", rows)
-    return folder / "cohort.csv"
-
-
-def change(cohort: Path, number: int, **cells: object) -> None:
-    """Changes cells of one row of a manifest."""
-    rows = read_manifest(cohort)
-    rows[number] = dataclasses.replace(rows[number], **cells)
-    write_manifest(cohort, rows)
-
-
-def ingest_back(out: Path, layout: str) -> list[Row]:
-    source = out / "datalist.json" if layout == "monai" else out
-    found = find_cases(source, layout, options=Options())
-    assert not found.refused
-    return found.rows
+@pytest.fixture(name="cohort")
+def _cohort(tmp_path) -> Path:
+    return write_cases(tmp_path / "my cohort")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -254,16 +210,6 @@ def test_cases_that_lack_a_channel(cohort, tmp_path, layout):
     assert zeros.shape == OURS.shape
 
 
-def test_a_case_that_fails_halfway_leaves_nothing(cohort, tmp_path):
-    """Its mask is written already when the grid for the zeros cannot be read."""
-    change(cohort, 1, t1n=None)
-    path = cohort.parent / "1" / "t1c.nii.gz"
-    path.write_bytes(path.read_bytes()[:40])
-    done = export_cohort(cohort, layout="nnunet", out=tmp_path / "out", fill_missing=True)
-    assert [text.split(":")[0] for text in done.refused] == ["übung 2 a"]
-    assert not list((tmp_path / "out").rglob("übung_2_a*"))
-
-
 def test_a_sequence_that_no_case_has_is_no_channel(cohort, tmp_path):
     for number in range(4):
         change(cohort, number, t1n=None, t2w=None)
@@ -279,23 +225,6 @@ def test_layouts_that_leave_absent_sequences_out(cohort, tmp_path, layout):
         export_cohort(cohort, layout=layout, out=tmp_path / "out", fill_missing=True)
     export_cohort(cohort, layout=layout, out=tmp_path / "out")
     assert set(ingest_back(tmp_path / "out", layout)[1].images) == {"t1c", "t2f"}
-
-
-def test_bad_cases_are_named_and_the_others_kept(cohort, tmp_path):
-    (cohort.parent / "0" / "t2w.nii.gz").unlink()
-    save(cohort.parent / "1" / "seg.nii.gz", np.full((12, 11, 10), 9, np.uint8), AFFINE)
-    change(cohort, 2, quality="fail")
-    out = tmp_path / "out"
-    done = export_cohort(cohort, layout="bids", out=out)
-    assert [case.row.case_id for case in done.cases] == ["BraTS-GLI-00000-001"]
-    assert "t2w.nii.gz: no such file" in done.refused[0]
-    assert done.refused[1].startswith("übung 2 a: ")
-    assert "label values {9}" in done.refused[1]
-    assert "quality fail" in done.notes[0]
-    assert not list(out.rglob("*before*.nii.gz"))
-    change(cohort, 2, label_convention=None, quality=None)
-    done = export_cohort(cohort, layout="monai", out=tmp_path / "other")
-    assert [case.row.case_id for case in done.cases] == ["007", "BraTS-GLI-00000-001"]
 
 
 def test_an_unlabelled_case_for_training_is_refused_by_nnunet(cohort, tmp_path):
@@ -318,101 +247,6 @@ def test_uncompressed_files_are_compressed_where_the_layout_wants_it(cohort, tmp
     export_cohort(cohort, layout="bids", out=tmp_path / "bids")
     (kept,) = (tmp_path / "bids").rglob("*after_T1w.nii")
     assert kept.read_bytes() == plain.read_bytes()
-
-
-def test_links(cohort, tmp_path):
-    out = tmp_path / "out"
-    export_cohort(cohort, layout="nnunet", out=out, link=True)
-    source, target = cohort.parent / "0" / "t1n.nii.gz", out / "imagesTr" / "übung_2_b_0000.nii.gz"
-    assert os.path.samefile(source, target)
-    mask = cohort.parent / "0" / "seg.nii.gz"
-    assert not os.path.samefile(mask, out / "labelsTr" / "übung_2_b.nii.gz")
-    assert os.path.samefile(cohort.parent / "2" / "seg.nii.gz", out / "labelsTr" / "007.nii.gz")
-    (out / ".gmmas-export.jsonl").write_text(
-        json.dumps({"format": 1, "layout": "nnunet"}) + "\n", encoding="utf-8"
-    )
-    export_cohort(cohort, layout="nnunet", out=out, link=True)
-    assert os.path.samefile(source, target)
-    assert not [path for path in out.rglob(".*") if path.name != ".gmmas-export.jsonl"]
-
-
-def test_an_interrupted_export_goes_on(cohort, tmp_path, monkeypatch):
-    out, place_case, placed = tmp_path / "out", exporting.place_case, []
-
-    def interrupted(case, *rest, **options):
-        if case.row.case_id == "007":
-            raise KeyboardInterrupt
-        placed.append(case.row.case_id)
-        place_case(case, *rest, **options)
-
-    monkeypatch.setattr(exporting, "place_case", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        export_cohort(cohort, layout="nnunet", out=out, workers=1)
-    assert placed[:2] == ["übung 2 b", "übung 2 a"]
-    assert not (out / "dataset.json").exists()
-    # As a killed one leaves it: half a line, half a file.
-    with (out / ".gmmas-export.jsonl").open("a", encoding="utf-8") as file:
-        file.write('{"name": "00')
-    (out / "imagesTr" / ".0123abcd.007_0000.nii.gz").write_bytes(b"half")
-
-    def counted(case, *rest, **options):
-        placed.append(case.row.case_id)
-        place_case(case, *rest, **options)
-
-    monkeypatch.setattr(exporting, "place_case", counted)
-    placed.clear()
-    done = export_cohort(cohort, layout="nnunet", out=out, workers=1)
-    assert done.before == 2
-    assert placed == ["007", "BraTS-GLI-00000-001"]
-    assert not list(out.rglob(".0123abcd*"))
-    assert len(ingest_back(out, "nnunet")) == 4
-    placed.clear()
-    export_cohort(cohort, layout="nnunet", out=out)
-    assert placed == []
-
-
-def test_what_changed_is_written_again(cohort, tmp_path):
-    out = tmp_path / "out"
-    export_cohort(cohort, layout="nnunet", out=out)
-    save(cohort.parent / "2" / "t1n.nii.gz", head(99), AFFINE)
-    change(cohort, 1, label_convention="brats2023")
-    assert export_cohort(cohort, layout="nnunet", out=out).before == 2
-    np.testing.assert_array_equal(
-        nib.load(out / "imagesTr" / "007_0000.nii.gz").get_fdata(), head(99)
-    )
-    # What was read as oedema before is necrosis now.
-    row = ingest_back(out, "nnunet")[1]
-    assert read_row(row, out).label[4, 5, 5] != OURS[::-1, ::-1][4, 5, 5]
-
-
-def test_folders_of_something_else_are_refused(cohort, tmp_path):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.tex").touch()
-    with pytest.raises(UserError, match=r"holds thesis\.tex; expected an empty folder"):
-        export_cohort(cohort, layout="bids", out=tmp_path / "full")
-    export_cohort(cohort, layout="bids", out=tmp_path / "out")
-    with pytest.raises(UserError, match="of another export"):
-        export_cohort(cohort, layout="monai", out=tmp_path / "out")
-    write_manifest(cohort, read_manifest(cohort)[1:])
-    with pytest.raises(UserError, match="of an earlier export"):
-        export_cohort(cohort, layout="bids", out=tmp_path / "out")
-
-
-def test_a_full_disk_stops_the_export(cohort, tmp_path, monkeypatch):
-    begun = []
-
-    def full(case, *rest, **options):
-        begun.append(case.row.case_id)
-        try:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        except OSError as error:
-            raise UserError("cannot be written (No space left on device)") from error
-
-    monkeypatch.setattr(exporting, "place_case", full)
-    with pytest.raises(UserError, match="No space left"):
-        export_cohort(cohort, layout="bids", out=tmp_path / "out", workers=1)
-    assert not (tmp_path / "out" / COMPANION).exists()
-    assert begun[0] == "übung 2 b"
 
 
 def test_names_that_would_fall_together_stay_apart(cohort, tmp_path):

@@ -8,6 +8,9 @@ from data_pipelines.ingest.found import Found
 from data_pipelines.ingest.gather import Options
 from data_pipelines.ingest.layouts import find_cases
 
+CHANNELS = {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
+"""Of the Decathlon's Task01, as `dataset.json` gives them."""
+
 BRATS_2023 = ("t1n", "t1c", "t2w", "t2f", "seg")
 BRATS_2021 = ("t1", "t1ce", "t2", "flair", "seg")
 

@@ -41,6 +41,14 @@ def test_fets(tmp_path):
     assert second.patient_id == "007"
 
 
+def test_a_list_with_other_columns_tells_no_convention(tmp_path):
+    plant(tmp_path, "1.nii.gz", "2.nii.gz")
+    text = "ID,T1ce,Segmentation\n1,1.nii.gz,2.nii.gz\n"
+    found = find(write(tmp_path / "list.csv", text), "fets")
+    assert (found.rows[0].seg is not None, found.rows[0].label_convention) == (True, None)
+    assert any("label convention not known" in note for note in found.notes)
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
