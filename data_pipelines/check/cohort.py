@@ -35,7 +35,7 @@ float64 while they are scaled, float32 twice, masks."""
 _SAMPLED = 64
 _COMMON = 0.9
 _BRAIN_ML = (900.0, 1900.0)
-_ADULT_ML, _ATLAS_ML = 1450.0, 2100.0
+_ATLAS_MEDIAN_ML, _ATLAS_RANGE = (1700.0, 2100.0), (0.6, 1.4)
 _FEWEST_BRAINS = 5
 
 OnCase = Callable[[str, int, int, str], None]
@@ -185,15 +185,16 @@ def _brain_volumes(exams: Sequence[Exam]) -> Iterator[Finding]:
     """Yields the cases whose brain is too small or too large.
 
     900 to 1900 mL hold adult brains at their own size. A brain that was registered to an atlas has
-    the size of the atlas, 1.9 L for MNI152: where the cohort's median is above 1450 mL, the range
-    moves with it.
+    the size of the atlas, 1.9 L for MNI152: where the cohort's median tells that, the range is 0.6
+    to 1.4 times the median.
     """
     volumes = [exam.brain_ml for exam in exams if exam.brain_ml is not None]
-    scale = 1.0
+    low, high = _BRAIN_ML
     if len(volumes) >= _FEWEST_BRAINS:
         median = float(np.median(volumes))
-        scale = median / _ADULT_ML if _ADULT_ML < median <= _ATLAS_ML else 1.0
-    low, high = (limit * scale for limit in _BRAIN_ML)
+        least, most = _ATLAS_MEDIAN_ML
+        if least < median < most:
+            low, high = (factor * median for factor in _ATLAS_RANGE)
     for exam in exams:
         if exam.brain_ml is not None and not low <= exam.brain_ml <= high:
             yield Finding(

@@ -24,6 +24,9 @@ _SHAPE = (26, 32, 26)
 _STEP_MM = 6.0
 _FINE_MM, _BROAD_MM = 3.0, 9.0
 _CLIP = 3.0
+_LEAST_DETAIL = 1e-4
+"""Of the largest value; below is what rounding leaves of an even image."""
+
 _BLOCK = 2048
 """Rows of one matrix product: 2048 x 2048 correlations are 16 MiB."""
 
@@ -54,7 +57,7 @@ def signature(coarse: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     inside = ndimage.affine_transform(weights, step, offset, _SHAPE, order=1) > 0.5
     sampled = ndimage.affine_transform(detail, step, offset, _SHAPE, order=1)[inside]
     spread = float(np.sqrt((sampled**2).mean())) if sampled.size else 0.0
-    if spread == 0.0:
+    if spread <= _LEAST_DETAIL * float(np.abs(values).max()):
         return np.zeros(LENGTH, np.float16)
     clipped = np.clip(sampled / spread, -_CLIP, _CLIP)
     buckets, signs = _projection()

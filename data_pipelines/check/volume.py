@@ -16,7 +16,7 @@ COARSE_MM = 4.0
 enough for ventricles."""
 
 _FOREGROUND = 0.02
-_HEAD_ML = 2600.0
+_HEAD_ML = 2800.0
 """Above any brain (one made as large as MNI152 or a little larger included), below any head."""
 
 
