@@ -39,17 +39,21 @@ def case_example(
     if label is None or whole_label is None:
         label = np.zeros(arrays.image.shape[:3], np.uint8)
         whole_label = np.zeros(arrays.whole.shape[:3], np.uint8)
-    image, label = cut(arrays.image, start, patch), cut(label, start, patch)
+    # Cast while it is copied: a volume of this size costs as much to pass through as to read.
+    image, label = cut(arrays.image, start, patch, np.float32), cut(label, start, patch, np.int32)
     if composite is not None:
         paste(image, start, composite.box, composite.image)
         paste(label, start, composite.box, composite.label)
-    # Selected, not multiplied: zero times a negative value is minus zero.
+    whole = arrays.whole.astype(np.float32)
+    # Set, not multiplied: zero times a negative value is minus zero.
+    for volume in (image, whole):
+        volume[..., shown == 0] = 0
     return {
-        "image": np.where(shown > 0, image, 0).astype(np.float32),
+        "image": image,
         "present": shown,
-        "whole": np.where(shown > 0, arrays.whole, 0).astype(np.float32),
+        "whole": whole,
         "box": patch_box(start, patch, arrays.image.shape[:3]),
-        "label": label.astype(np.int32),
+        "label": label,
         "whole_label": whole_label.astype(np.int32),
         "label_valid": np.array(arrays.label is not None, np.float32),
     }
