@@ -17,8 +17,9 @@
 | classifier.evidence | false | true: heads also read measurements of the segmented tumour |
 | classifier.normalize | false | true: the tasks' first gradients do not drown the others' |
 
-The whole brain is seen at 96^3. The tasks leave out MGMT, which is hardly visible on MRI; add it
-with `model.tasks` and `objective.tasks`. On NVIDIA GPUs try
+Augmentation is nnU-Net's (docs/reference/augmentation.md) with bias fields and thick slices, and
+mirrored left-right alone. The whole brain is seen at 96^3. The tasks leave out MGMT, which is
+hardly visible on MRI; add it with `model.tasks` and `objective.tasks`. On NVIDIA GPUs try
 `--config.model.transformer.attention=cudnn` (flash attention).
 
 Command: gmmas train --config configs/gmmas.py --cohort cohort.csv --workdir runs/gmmas
@@ -40,6 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     with config.unlocked():
         config.model = ConfigDict(_model())
     config.data.update(whole=(96, 96, 96), batch_size=8, sequence_drop="uniform")
+    _augment(config)
     config.objective.update(
         tasks=("idh", "codel_1p19q", "histology", "grade"),
         dice_over="regions",
@@ -54,6 +56,28 @@ def get_config(arg: str = "") -> ConfigDict:
     if is_debug(arg):
         _shrink(config)
     return config.lock()
+
+
+def _augment(config: ConfigDict) -> None:
+    """Switches on what nnU-Net does, with its probabilities, and what clinical scans need."""
+    augment = config.augment
+    for name, probability in {
+        "rotation": 0.2,
+        "scaling": 0.2,
+        "gaussian_noise": 0.1,
+        "blur": 0.2,
+        "brightness": 0.15,
+        "contrast": 0.15,
+        "low_resolution": 0.25,
+        "inverted_gamma": 0.1,
+        "natural_gamma": 0.3,
+        # Not of nnU-Net: coils that no correction evens out, and slices of 2 to 6 mm.
+        "bias": 0.15,
+        "thick_slices": 0.2,
+    }.items():
+        augment[name].probability = probability
+    # Brightness and contrast take the place of what every example gets.
+    augment.update(intensity_scale=0.0, intensity_shift=0.0)
 
 
 def _model() -> dict[str, Any]:

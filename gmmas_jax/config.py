@@ -64,6 +64,22 @@ def base_config() -> ConfigDict:
                 "intensity_shift": 0.1,
                 "gamma": 0.0,
                 "noise": 0.0,
+                # Off by their probability; the other numbers are what switching on means.
+                "sequence_dropout": 0.0,
+                "rotation": {"probability": 0.0, "degrees": 30.0},
+                "scaling": {"probability": 0.0, "lowest": 0.7, "highest": 1.4},
+                "shear": {"probability": 0.0, "strength": 0.1},
+                "elastic": {"probability": 0.0, "displacement": 0.2, "nodes": 7},
+                "bias": {"probability": 0.0, "strength": 0.3, "nodes": 4},
+                "blur": _sequence_range(0.5, 1.0),
+                "low_resolution": _sequence_range(1.0, 2.0),
+                "thick_slices": _sequence_range(2.0, 6.0),
+                "gaussian_noise": {"probability": 0.0, "highest": 0.1},
+                "rician_noise": {"probability": 0.0, "highest": 0.1},
+                "brightness": {"probability": 0.0, "lowest": 0.75, "highest": 1.25},
+                "contrast": {"probability": 0.0, "lowest": 0.75, "highest": 1.25},
+                "inverted_gamma": {"probability": 0.0, "lowest": 0.7, "highest": 1.5},
+                "natural_gamma": {"probability": 0.0, "lowest": 0.7, "highest": 1.5},
             },
             "objective": {
                 "tasks": ("idh", "codel_1p19q", "grade"),
@@ -118,6 +134,15 @@ def base_config() -> ConfigDict:
         }
     )
     return config.lock()
+
+
+def _sequence_range(lowest: float, highest: float) -> dict[str, float]:
+    return {
+        "probability": 0.0,
+        "sequence_probability": 0.5,
+        "lowest": lowest,
+        "highest": highest,
+    }
 
 
 def is_debug(arg: str) -> bool:

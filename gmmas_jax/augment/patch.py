@@ -1,4 +1,4 @@
-"""Mirroring and changes of intensity of a batch of patches, together with what belongs to them."""
+"""What a training batch goes through on the accelerator: one function for a config's section."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -8,9 +8,28 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from gmmas_jax.augment.examples import Example, Numbers, each_example
+from gmmas_jax.augment.intensity import (
+    NAMES,
+    add_noise,
+    bend,
+    change_scale,
+    shade,
+    shown_voxels,
+    zero_outside,
+)
+from gmmas_jax.augment.resolution import change_resolution
+from gmmas_jax.augment.settings import Stages, is_on, make_stages
+from gmmas_jax.augment.spatial import warp_example
 from gmmas_jax.errors import UserError
 
 Batch = Mapping[str, Any]
+
+_EXAMPLE = ("image", "present", "whole", "box", "label", "whole_label")
+"""What one example's transforms read or change."""
+
+_NUMBERS = 64
+"""Random numbers for the small draws of a stage: more than any stage asks for."""
 
 
 def make_augmentation(
@@ -20,6 +39,7 @@ def make_augmentation(
     intensity_shift: float,
     gamma: float,
     noise: float,
+    **stages: Any,
 ) -> Callable[[Array, Batch], Batch] | None:
     """Checks a config's `augment` section and returns what the training step applies.
 
@@ -31,9 +51,10 @@ def make_augmentation(
         gamma: The logarithm of its gamma lies within ± this.
         noise: Largest standard deviation of the noise on the patch, in standard deviations of the
             brain.
+        **stages: What is drawn per example, each a mapping: see `settings.Stages`.
 
     Returns:
-        (key, batch) to batch, or None if all is 0.
+        (key, batch) to batch, or None if all is off.
 
     Raises:
         UserError: If a number is impossible.
@@ -49,9 +70,10 @@ def make_augmentation(
     for name, value in strengths.items():
         if not 0 <= value < 1:
             raise UserError(f"augment.{name} is {value}; expected a number from 0 to below 1.")
-    if not any((*flip, *strengths.values())):
+    drawn = make_stages(**stages)
+    if not any((*flip, *strengths.values(), drawn.any)):
         return None
-    return functools.partial(augment, flip=tuple(flip), **strengths)
+    return functools.partial(augment, flip=tuple(flip), stages=drawn, **strengths)
 
 
 def augment(
@@ -63,12 +85,13 @@ def augment(
     intensity_shift: float,
     gamma: float,
     noise: float,
+    stages: Stages,
 ) -> dict[str, Any]:
     """Augments each example of a batch by its own draw.
 
-    Mirroring moves image, label, whole volume and its label alike, and the box with them.
-    Intensities change per sequence, in the brain only, in the patch and the whole volume alike;
-    background and absent sequences stay exactly 0.
+    First mirroring, then `augment_example`, then the changes of intensity that every example gets.
+    Intensities change per sequence, in the brain only; background and absent sequences stay
+    exactly 0. What is off is not traced and takes no random number from what is on.
 
     Args:
         key: Typed key.
@@ -79,21 +102,27 @@ def augment(
         intensity_shift: Half the width of the shift's range.
         gamma: Half the width of the range of log gamma.
         noise: Largest standard deviation.
+        stages: What is drawn per example.
 
     Returns:
-        The batch, shapes and dtypes unchanged.
+        The batch, shapes and dtypes unchanged, and `mirrored` as of `mirror`.
     """
     k_flip, k_scale, k_shift, k_gamma, k_level, k_noise = jax.random.split(key, 6)
     result = mirror(batch, jax.random.uniform(k_flip, (_size(batch), 3)) < jnp.asarray([flip]))
+    if stages.any:
+        function = functools.partial(augment_example, stages=stages)
+        own = {name: result[name] for name in _EXAMPLE}
+        # No later number of the split above: those draws stay what they are.
+        result |= each_example(function, jax.random.fold_in(key, len("stages")), own)
     per_sequence = (*result["present"].shape[:1], 1, 1, 1, *result["present"].shape[1:])
 
     def within(k: Array, width: float) -> Array:
         return jax.random.uniform(k, per_sequence, minval=-width, maxval=width)
 
-    volumes = {name: result[name] for name in ("image", "whole")}
-    shown = {name: _shown(volume, result["present"]) for name, volume in volumes.items()}
+    volumes = {name: result[name] for name in NAMES}
+    shown = {name: shown_voxels(volume, result["present"]) for name, volume in volumes.items()}
     if gamma:
-        volumes = _gamma(volumes, shown, jnp.exp(within(k_gamma, gamma)))
+        volumes = bend(volumes, shown, jnp.exp(within(k_gamma, gamma)))
     if intensity_scale or intensity_shift:
         factor, term = 1.0 + within(k_scale, intensity_scale), within(k_shift, intensity_shift)
         volumes = {name: volume * factor + term for name, volume in volumes.items()}
@@ -102,10 +131,8 @@ def augment(
         level = jax.random.uniform(k_level, per_sequence, maxval=noise)
         grain = jax.random.normal(k_noise, volumes["image"].shape)
         volumes["image"] = volumes["image"] + level * grain
-    return result | {
-        name: jnp.where(shown[name], volume, 0.0).astype(batch[name].dtype)
-        for name, volume in volumes.items()
-    }
+    volumes = zero_outside(volumes, shown)
+    return result | {name: volume.astype(batch[name].dtype) for name, volume in volumes.items()}
 
 
 def mirror(batch: Batch, flips: Array) -> dict[str, Any]:
@@ -114,6 +141,11 @@ def mirror(batch: Batch, flips: Array) -> dict[str, Any]:
     Args:
         batch: As for `augment`.
         flips: [b 3] bool, along d, h, w.
+
+    Returns:
+        The batch with `mirrored` [b 3] bool: True where an example now is a mirror image of the
+        patient, along d, h, w. Where `mirrored[:, 0]` holds, left is right: a side that the network
+        names must be exchanged before it is told or compared.
     """
     result = dict(batch)
     for axis in range(3):
@@ -124,39 +156,49 @@ def mirror(batch: Batch, flips: Array) -> dict[str, Any]:
     # What was the upper corner is the lower one, seen from the other side.
     swapped = 1.0 - jnp.flip(batch["box"], axis=1)
     result["box"] = jnp.where(flips[:, None, :], swapped, batch["box"])
+    result["mirrored"] = flips ^ batch["mirrored"] if "mirrored" in batch else flips
     return result
 
 
-def _shown(volume: Array, present: Array) -> Array:
-    """Returns where a volume [b d h w 4] shows brain in a present sequence, bool."""
-    brain = jnp.any(volume != 0, axis=-1, keepdims=True)
-    return brain & (present[:, None, None, None, :] > 0)
+def augment_example(key: Array, example: Example, *, stages: Stages) -> Example:
+    """Transforms one example: sequences, space, bias field, resolution, noise, contrast.
 
+    The order is that of a scan: which sequences were acquired, how the head lay, the coil's field,
+    the resolution, the noise of the measurement, and last how intensities are scaled. (nnU-Net has
+    the noise before the blur.)
 
-def _gamma(
-    volumes: Mapping[str, Array], shown: Mapping[str, Array], exponent: Array
-) -> dict[str, Array]:
-    """Raises intensities to a power; mean and spread over the brain stay as they were.
+    Args:
+        key: Typed key.
+        example: As a batch's, without the first axis.
+        stages: What is on.
 
-    Without the latter, the z-scores that the network meets later would be others than these.
+    Returns:
+        The example, shapes and dtypes unchanged.
     """
-    axes = (1, 2, 3)
-    low = jnp.minimum(*(volumes[name].min(axes, keepdims=True) for name in ("image", "whole")))
-    high = jnp.maximum(*(volumes[name].max(axes, keepdims=True) for name in ("image", "whole")))
-    extent = jnp.maximum(high - low, 1e-3)
-    bent = {name: ((v - low) / extent) ** exponent for name, v in volumes.items()}
-    mean, spread = _moments(volumes["whole"], shown["whole"])
-    bent_mean, bent_spread = _moments(bent["whole"], shown["whole"])
-    factor = spread / jnp.maximum(bent_spread, 1e-3)
-    return {name: (volume - bent_mean) * factor + mean for name, volume in bent.items()}
+    k_numbers, k_elastic, k_bias, k_noise = jax.random.split(key, 4)
+    rows = jax.random.uniform(k_numbers, (6, _NUMBERS))
+    drop, warp, bias, resolution, noise, scale = (Numbers(row) for row in rows)
+    result = example | {name: example[name].astype(jnp.float32) for name in NAMES}
+    if stages.sequence_dropout:
+        result = drop_sequences(drop, result, stages.sequence_dropout)
+    if any(map(is_on, (stages.rotation, stages.scaling, stages.shear, stages.elastic))):
+        result = warp_example(warp, k_elastic, result, stages)
+    result = shade(bias, k_bias, result, stages.bias)
+    if any(map(is_on, (stages.blur, stages.low_resolution, stages.thick_slices))):
+        result = change_resolution(resolution, result, stages)
+    result = add_noise(noise, k_noise, result, stages)
+    result = change_scale(scale, result, stages)
+    return result | {name: result[name].astype(example[name].dtype) for name in NAMES}
 
 
-def _moments(volume: Array, shown: Array) -> tuple[Array, Array]:
-    """Returns mean and standard deviation over the brain, [b 1 1 1 4] each; 0 without any."""
-    count = jnp.maximum(shown.sum((1, 2, 3), keepdims=True), 1)
-    mean = jnp.where(shown, volume, 0.0).sum((1, 2, 3), keepdims=True) / count
-    squares = jnp.where(shown, (volume - mean) ** 2, 0.0).sum((1, 2, 3), keepdims=True)
-    return mean, jnp.sqrt(squares / count)
+def drop_sequences(numbers: Numbers, example: Example, probability: float) -> Example:
+    """Hides each sequence with a probability, in patch and whole; one that is present stays."""
+    present = example["present"] > 0
+    draw = numbers.uniform(*present.shape)
+    kept = jnp.argmax(jnp.where(present, draw, -1.0))
+    shown = present & ((draw >= probability) | (jnp.arange(present.size) == kept))
+    volumes = {name: jnp.where(shown[None, None, None], example[name], 0.0) for name in NAMES}
+    return example | volumes | {"present": shown.astype(example["present"].dtype)}
 
 
 def _size(batch: Batch) -> int:

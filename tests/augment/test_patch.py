@@ -5,47 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gmmas_jax.augment.patch import augment, make_augmentation, mirror
+from gmmas_jax.augment.patch import make_augmentation, mirror
 from gmmas_jax.errors import UserError
 
-OFF = {
-    "flip": (0.0, 0.0, 0.0),
-    "intensity_scale": 0.0,
-    "intensity_shift": 0.0,
-    "gamma": 0.0,
-    "noise": 0.0,
-}
 VOLUMES = ("image", "whole")
-
-
-@pytest.fixture(name="batch")
-def _batch():
-    """Two examples; the second lacks t1c. The outermost layer of the patch is background."""
-    rng = np.random.default_rng(0)
-    image = rng.normal(size=(2, 6, 5, 4, 4)).astype(np.float32)
-    image[:, 0] = 0
-    whole = rng.normal(size=(2, 4, 4, 4, 4)).astype(np.float32)
-    whole[:, :, 0] = 0
-    present = np.ones((2, 4), np.float32)
-    present[1, 1] = 0
-    for volume in (image, whole):
-        volume[1, ..., 1] = 0
-    box = np.array([[[0.1, 0.2, 0.3], [0.6, 0.5, 0.9]]] * 2, np.float32)
-    return {
-        "image": image,
-        "present": present,
-        "whole": whole,
-        "box": box,
-        "label": rng.integers(0, 4, (2, 6, 5, 4)).astype(np.int32),
-        "whole_label": rng.integers(0, 4, (2, 4, 4, 4)).astype(np.int32),
-        "label_valid": np.ones(2, np.float32),
-        "targets": {"idh": np.eye(2, dtype=np.float32)},
-    }
-
-
-def apply(batch, seed=0, **changes):
-    function = jax.jit(lambda key, batch: augment(key, batch, **OFF | changes))
-    return jax.device_get(function(jax.random.key(seed), batch))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -78,16 +41,16 @@ def test_mirrored_box_still_finds_the_patch():
     np.testing.assert_array_equal(result["whole"][:, first:last], result["image"])
 
 
-def test_flip_share_is_kept(batch):
+def test_flip_share_is_kept(batch, augmented):
     counts = sum(
-        (apply(batch, seed, flip=(0.5, 0.0, 0.0))["box"] != batch["box"]).any((1, 2)).sum()
+        (augmented(batch, seed, flip=(0.5, 0.0, 0.0))["box"] != batch["box"]).any((1, 2)).sum()
         for seed in range(40)
     )
     assert 25 <= counts <= 55
 
 
-def test_scale_and_shift_are_affine_per_sequence_and_shared_with_the_whole(batch):
-    result = apply(batch, intensity_scale=0.2, intensity_shift=0.3)
+def test_scale_and_shift_are_affine_per_sequence_and_shared_with_the_whole(batch, augmented):
+    result = augmented(batch, intensity_scale=0.2, intensity_shift=0.3)
     factors = []
     for example in range(2):
         for channel in range(4):
@@ -115,8 +78,8 @@ def test_scale_and_shift_are_affine_per_sequence_and_shared_with_the_whole(batch
         {"flip": (0.5, 0.5, 0.5), "gamma": 0.3, "noise": 0.2, "intensity_shift": 0.2},
     ],
 )
-def test_background_and_absent_sequences_stay_zero(batch, changes):
-    result = apply(batch, **changes)
+def test_background_and_absent_sequences_stay_zero(batch, augmented, changes):
+    result = augmented(batch, **changes)
     for name in VOLUMES:
         assert (result[name][1, ..., 1] == 0).all()
         assert (result[name] != batch[name]).any() or name == "whole"
@@ -126,8 +89,8 @@ def test_background_and_absent_sequences_stay_zero(batch, changes):
     np.testing.assert_array_equal(result["targets"]["idh"], batch["targets"]["idh"])
 
 
-def test_gamma_keeps_order_mean_and_spread(batch):
-    result = apply(batch, seed=3, gamma=0.5)
+def test_gamma_keeps_order_mean_and_spread(batch, augmented):
+    result = augmented(batch, seed=3, gamma=0.5)
     inside = (batch["whole"][0] != 0).any(-1)
     before, after = (b["whole"][0][inside] for b in (batch, result))
     np.testing.assert_allclose(before.mean(0), after.mean(0), atol=1e-4)
@@ -138,26 +101,81 @@ def test_gamma_keeps_order_mean_and_spread(batch):
         assert (np.diff(after[order, channel]) >= -1e-5).all()
 
 
-def test_noise_has_at_most_the_strength_asked_for(batch):
+def test_noise_has_at_most_the_strength_asked_for(batch, augmented):
     batch["image"] = np.where(batch["image"] != 0, 1.0, 0.0).astype(np.float32)
-    result = apply(batch, noise=0.3)
-    spread = (result["image"] - batch["image"])[0, 1:].std((0, 1, 2))
+    result = augmented(batch, noise=0.3)
+    spread = (result["image"] - batch["image"])[0, 1:-1, 1:-1, 1:-1].std((0, 1, 2))
     assert (spread > 0).all()
     assert (spread < 0.4).all()
     np.testing.assert_array_equal(result["whole"], batch["whole"])
 
 
-def test_draws_follow_the_key_alone(batch):
+def test_draws_follow_the_key_alone(batch, augmented):
     on = {"flip": (0.5, 0.0, 0.0), "gamma": 0.3, "intensity_scale": 0.2, "noise": 0.1}
-    one, same, other = apply(batch, 1, **on), apply(batch, 1, **on), apply(batch, 2, **on)
+    one, same, other = (
+        augmented(batch, 1, **on),
+        augmented(batch, 1, **on),
+        augmented(batch, 2, **on),
+    )
     np.testing.assert_array_equal(one["image"], same["image"])
     assert (one["image"] != other["image"]).any()
 
 
-def test_section_is_checked_and_may_be_off():
-    assert make_augmentation(**OFF) is None
-    assert make_augmentation(**OFF | {"gamma": 0.1}) is not None
-    with pytest.raises(UserError, match=r"augment\.flip is \(0\.5, 2\)"):
-        make_augmentation(**OFF | {"flip": (0.5, 2)})
-    with pytest.raises(UserError, match=r"augment\.noise is -1"):
-        make_augmentation(**OFF | {"noise": -1})
+def test_laterality_is_recorded(batch, augmented):
+    found = set()
+    for seed in range(12):
+        result = augmented(batch, seed, flip=(0.5, 0.5, 0.5), noise=0.0)
+        assert result["mirrored"].shape == (2, 3)
+        assert result["mirrored"].dtype == bool
+        for example in range(2):
+            axes = np.flatnonzero(result["mirrored"][example])
+            found.add(tuple(axes))
+            for name in ("image", "label"):
+                back = np.flip(result[name][example], axes)
+                np.testing.assert_array_equal(back, batch[name][example])
+    assert len(found) >= 6
+    assert not augmented(batch, noise=0.1)["mirrored"].any()
+
+
+def test_mirroring_twice_is_recorded_as_none(batch):
+    flips = jnp.array([[True, False, True], [False, False, True]])
+    twice = jax.device_get(mirror(mirror(batch, flips), flips))
+    assert not twice["mirrored"].any()
+    np.testing.assert_array_equal(twice["image"], batch["image"])
+    np.testing.assert_allclose(twice["box"], batch["box"], atol=1e-6)
+
+
+def test_section_is_checked_and_may_be_off(section):
+    assert make_augmentation(**section()) is None
+    assert make_augmentation(**section(gamma=0.1)) is not None
+    assert make_augmentation(**section(rotation={"probability": 0.1})) is not None
+    assert make_augmentation(**section(sequence_dropout=0.1)) is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"flip": (0.5, 2)}, r"augment\.flip is \(0\.5, 2\)"),
+        ({"noise": -1}, r"augment\.noise is -1"),
+        ({"sequence_dropout": 1.0}, r"augment\.sequence_dropout is 1\.0; expected a share"),
+        ({"rotation": {"probability": 2}}, r"augment\.rotation\.probability is 2"),
+        ({"rotation": {"degrees": 300}}, r"augment\.rotation\.degrees is 300"),
+        ({"shear": {"strength": -1}}, r"augment\.shear\.strength is -1"),
+        ({"elastic": {"displacement": 0.6}}, r"augment\.elastic\.displacement is 0\.6; .* fold"),
+        ({"elastic": {"nodes": 1}}, r"augment\.elastic\.nodes is 1"),
+        ({"blur": {"sequence_probability": -1}}, r"augment\.blur\.sequence_probability is -1"),
+        ({"blur": {"highest": 0.2}}, r"augment\.blur is \(0\.5, 0\.2\); expected lowest ≤ highest"),
+        ({"low_resolution": {"lowest": 0.5}}, r"augment\.low_resolution is \(0\.5, 2\.0\)"),
+        ({"rician_noise": {"highest": 7}}, r"augment\.rician_noise\.highest is 7"),
+    ],
+)
+def test_impossible_numbers_are_named(section, changes, message):
+    with pytest.raises(UserError, match=message):
+        make_augmentation(**section(**changes))
+
+
+def test_unknown_fields_fail_by_name(section):
+    with pytest.raises(TypeError, match="sigma"):
+        make_augmentation(**section(blur={"sigma": 1}))
+    with pytest.raises(TypeError, match="blurr"):
+        make_augmentation(**section(), blurr={"probability": 1})

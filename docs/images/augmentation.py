@@ -1,0 +1,114 @@
+"""Draws augmentation.png: one slice of a generated patch under each transform.
+
+python docs/images/augmentation.py           # of a patient that is generated for it
+python docs/images/augmentation.py FOLDER    # of a case with a mask
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+
+from data_pipelines.case_files import find_files
+from data_pipelines.readers import read_case
+from data_pipelines.sampling import cut, patch_box
+from gmmas_jax.augment.patch import make_augmentation
+from gmmas_jax.cases.prepare import prepare, whole_label, whole_volume
+from gmmas_jax.cli import main as gmmas
+from gmmas_jax.config import base_config, load_config, to_dict
+
+SIZE = 112
+SHOWN = (1, 3, 2)
+NAMES = ("T1c", "FLAIR", "T2")
+ALWAYS = {"probability": 1.0}
+EVERY_SEQUENCE = {"probability": 1.0, "sequence_probability": 1.0}
+CHANGES = {
+    "as cut out": {},
+    "flip": {"flip": (1.0, 0.0, 0.0)},
+    "rotation": {"rotation": ALWAYS},
+    "scaling 0.7": {"scaling": ALWAYS | {"highest": 0.701}},
+    "elastic": {"elastic": ALWAYS | {"displacement": 0.4}},
+    "bias": {"bias": ALWAYS | {"strength": 0.6}},
+    "blur": {"blur": EVERY_SEQUENCE | {"lowest": 1.0}},
+    "low resolution": {"low_resolution": EVERY_SEQUENCE | {"lowest": 2.0}},
+    "thick slices": {"thick_slices": EVERY_SEQUENCE | {"lowest": 5.0}},
+    "Gaussian noise": {"gaussian_noise": ALWAYS | {"highest": 0.3}},
+    "Rician noise": {"rician_noise": ALWAYS | {"highest": 0.6}},
+    "contrast": {"contrast": ALWAYS | {"highest": 0.751}},
+    "gamma": {"natural_gamma": ALWAYS | {"lowest": 1.49}},
+    "inverted gamma": {"inverted_gamma": ALWAYS | {"lowest": 1.49}},
+}
+
+
+def generated_case(folder: Path) -> Path:
+    """Generates one patient, as `gmmas synth` does, and returns its folder."""
+    gmmas(["synth", "--out", str(folder), "--patients", "1", "--seed", "3"])
+    return next(path for path in folder.iterdir() if path.is_dir())
+
+
+def example_batch(folder: Path) -> dict[str, np.ndarray]:
+    """Returns a batch of one: a patch of a case that is centred on the tumour."""
+    files = find_files(folder)
+    case = prepare(read_case(files.images, case_id="case", seg=files.seg), spacing_mm=1.0)
+    assert case.label is not None
+    middle = np.argwhere(case.label > 0).mean(axis=0)
+    start = [int(m) - SIZE // 2 for m in middle]
+    shape = case.image.shape[:3]
+    batch = {
+        "image": cut(case.image, start, (SIZE,) * 3),
+        "whole": whole_volume(case.image, (96,) * 3),
+        "label": cut(case.label, start, (SIZE,) * 3).astype(np.int32),
+        "whole_label": whole_label(case.label, (96,) * 3).astype(np.int32),
+        "box": patch_box(start, (SIZE,) * 3, shape),
+        "present": case.present,
+    }
+    return {name: array[None] for name, array in batch.items()}
+
+
+def main() -> None:
+    """Draws the picture beside this file."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = sys.argv[1:]
+        batch = example_batch(Path(given[0]) if given else generated_case(Path(folder)))
+    off = to_dict(base_config())["augment"] | {
+        "flip": (0.0, 0.0, 0.0),
+        "intensity_scale": 0.0,
+        "intensity_shift": 0.0,
+    }
+    results = {}
+    for name, changes in CHANGES.items():
+        section = off | {k: off[k] | v if isinstance(v, dict) else v for k, v in changes.items()}
+        function = make_augmentation(**section)
+        results[name] = batch if function is None else jax.jit(function)(jax.random.key(4), batch)
+    together = jax.jit(make_augmentation(**to_dict(load_config("configs/gmmas.py"))["augment"]))
+    for seed in (11, 12, 13, 15):
+        results[f"gmmas.py, draw {seed - 10}"] = together(jax.random.key(seed), batch)
+
+    columns = 9
+    rows = -(-len(results) // columns)
+    figure, axes = plt.subplots(3 * rows, columns, figsize=(1.25 * columns, 3.95 * rows))
+    for place in axes.ravel():
+        place.axis("off")
+    for number, (name, result) in enumerate(results.items()):
+        row, column = divmod(number, columns)
+        image, label = np.asarray(result["image"][0]), np.asarray(result["label"][0])
+        for line, (sequence, title) in enumerate(zip(SHOWN, NAMES, strict=True)):
+            place = axes[3 * row + line, column]
+            # Seen from the front: left to right, top to bottom.
+            place.imshow(image[:, SIZE // 2, :, sequence].T[::-1], cmap="gray", vmin=-2.5, vmax=3)
+            place.contour(
+                label[:, SIZE // 2, :].T[::-1] > 0, [0.5], colors="tab:orange", linewidths=0.6
+            )
+            if line == 0:
+                place.set_title(name, fontsize=7)
+            if column == 0:
+                place.text(3, 12, title, fontsize=6, color="white")
+    figure.subplots_adjust(0.005, 0.005, 0.995, 0.96, wspace=0.04, hspace=0.06)
+    figure.savefig(Path(__file__).with_suffix(".png"), dpi=110)
+
+
+if __name__ == "__main__":
+    main()
