@@ -1,4 +1,4 @@
-"""Draws docs/images/tumor-cutmix.png: a lower and a higher grade, and what Tumor-CutMix makes of them.
+"""Draws docs/images/tumor-cutmix.png: a lower and a higher grade, and their composite.
 
 gmmas synth --out /tmp/patients --patients 16 --spacing 1 --seed 3
 python docs/scripts/tumor_cutmix_picture.py --cohort /tmp/patients/cohort.csv
@@ -103,7 +103,7 @@ def draw(low: CaseArrays, high: CaseArrays, composite: Composite, out: Path) -> 
             column[row].set_ylabel(name, color="white")
         show(column[4], planes[..., 3])
         for code, colour in COLOURS.items():
-            mask = np.ma.masked_where(codes.T != code, np.ones(codes.T.shape))
+            mask = np.where(codes.T == code, 1.0, np.nan)
             column[4].imshow(
                 mask, origin="lower", cmap=matplotlib.colors.ListedColormap([colour]), alpha=0.6
             )
