@@ -28,7 +28,10 @@ _OPEN_SECTIONS = ("model", "objective.class_weights", "objective.fixed_weights")
 """Sections whose fields depend on the network or the tasks."""
 
 _NULLABLE = frozenset(
-    {"objective.label_weights", "optimizer.clip_norm", "train.best_metric", "train.ema_decay"}
+    {
+        *("data.unlabelled_share", "objective.label_weights", "optimizer.clip_norm"),
+        *("train.best_metric", "train.ema_decay"),
+    }
 )
 """Fields that may be absent also where a config gives them a value."""
 
@@ -56,7 +59,14 @@ def base_config() -> ConfigDict:
                 "whole": (128, 128, 128),
                 "batch_size": 2,
                 "foreground": 0.5,
-                "sequence_drop": "uniform",
+                "sequence_drop": "published",
+                "balance": (),
+                "unlabelled_share": placeholder(float),
+                "cutmix": 0.0,
+                "cutmix_task": ("histology", "grade"),
+                "cutmix_feather": 0,
+                "views": 1,
+                "view_overlap": 1.0,
             },
             "augment": {
                 "flip": (0.5, 0.0, 0.0),

@@ -103,7 +103,7 @@ def draw(low: CaseArrays, high: CaseArrays, composite: Composite, out: Path) -> 
             column[row].set_ylabel(name, color="white")
         show(column[4], planes[..., 3])
         for code, colour in COLOURS.items():
-            mask = np.where(codes.T == code, 1.0, np.nan)
+            mask = np.where(code == codes.T, 1.0, np.nan)
             column[4].imshow(
                 mask, origin="lower", cmap=matplotlib.colors.ListedColormap([colour]), alpha=0.6
             )
