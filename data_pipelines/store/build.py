@@ -3,12 +3,10 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import nibabel as nib
 
 from data_pipelines.prepared import (
     INDEX_FILE,
@@ -30,27 +28,15 @@ from data_pipelines.store.files import (
     places,
     work_folder,
 )
-from data_pipelines.store.one_case import Built, Item, OutputError, already_built, build_case
+from data_pipelines.store.one_case import Built, Item, OutputError
 from data_pipelines.store.record import FORMAT, PROGRAM
-from data_pipelines.workers import Task, run_cases, worker_count
+from data_pipelines.store.spread import Progress, build_cases
 from gmmas_jax.cases.files import output_folder, write_json
 from gmmas_jax.cases.manifest import Row
 from gmmas_jax.errors import UserError
 
 _TOLD = 10
 """Refused cases that a message names."""
-
-_BYTES_PER_VOXEL = 60
-"""What a worker takes at most for each voxel of an exam's grid, all sequences together: 440 MiB
-were seen for 240x240x155 (docs/explanation/the-store.md), which this number rounds up."""
-
-_WORKER_BYTES = 250 << 20
-"""Interpreter and libraries of a worker."""
-
-_FEW_BYTES = 32 << 20
-"""Input below which starting processes takes longer than the work."""
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +103,9 @@ def build_store(
     with only_builder(out):
         items = _items(rows, root, out, spacing_mm, whole)
         try:
-            results = _work(items, workers, max_memory, beam, on_case)
+            results = build_cases(
+                items, workers=workers, max_memory=max_memory, beam=beam, on_case=on_case
+            )
         except OutputError as error:
             kept = len(find_records(out))
             raise UserError(
@@ -166,59 +154,6 @@ def _items(
             )
         )
     return items
-
-
-def _work(
-    items: Sequence[Item],
-    workers: int | None,
-    max_memory: int | None,
-    beam: Sequence[str] | None,
-    on_case: Progress | None,
-) -> dict[Row, Built | UserError]:
-    """Returns what became of each case, in the order of the items."""
-    results: dict[str, Built | UserError] = {}
-    todo = []
-    for item in items:
-        found = already_built(item)
-        if found is None:
-            todo.append(item)
-        else:
-            results[item.row.case_id] = found
-    done = len(results)
-
-    def told(count: int, case_id: str) -> None:
-        if on_case is not None:
-            on_case(done + count, len(items), case_id)
-
-    if done:
-        told(0, items[-1].row.case_id)
-    if todo and beam is not None:
-        from data_pipelines.store.with_beam import run_with_beam
-
-        made = run_with_beam(todo, beam)
-        told(len(todo), todo[-1].row.case_id)
-    elif workers == 0 or (workers is None and _input_bytes(todo) < _FEW_BYTES):
-        made = [_attempt(item, number, told) for number, item in enumerate(todo, 1)]
-    else:
-        fitting = worker_count(_bytes_each(todo), max_memory=max_memory)
-        tasks = [Task(item.row.case_id, item) for item in todo]
-        made = run_cases(
-            build_case,
-            tasks,
-            workers=fitting if workers is None else min(workers, fitting),
-            on_case=told,
-        )
-    results |= {item.row.case_id: result for item, result in zip(todo, made, strict=True)}
-    return {item.row: results[item.row.case_id] for item in items}
-
-
-def _attempt(item: Item, number: int, told: Callable[[int, str], None]) -> Built | UserError:
-    try:
-        return build_case(item)
-    except UserError as error:
-        return error
-    finally:
-        told(number, item.row.case_id)
 
 
 def _publish(
@@ -319,34 +254,7 @@ def _known_hashes(out: Path) -> dict[str, Any]:
         return {}
 
 
-def _remember(built: Any, out: Path) -> None:
+def _remember(built: Iterable[Built], out: Path) -> None:
     known = {name: seen for result in built for name, seen in result.hashes.items()}
     if known != _known_hashes(out):
         write_json(work_folder(out) / HASHES, known)
-
-
-def _input_bytes(items: Sequence[Item]) -> int:
-    total = 0
-    for item in items:
-        for path in item.row.images.values():
-            file = item.root / path
-            total += file.stat().st_size if file.is_file() else 0
-        if total >= _FEW_BYTES:
-            break
-    return total
-
-
-def _bytes_each(items: Sequence[Item]) -> int:
-    """Returns what a worker takes at most, from the headers of some of the cases."""
-    voxels = 0
-    for item in items[:: max(1, len(items) // 32)]:
-        try:
-            image: Any = nib.load(item.root / next(iter(item.row.images.values())))
-        except (StopIteration, OSError, ValueError, nib.filebasedimages.ImageFileError):
-            # The work on the case will name what is wrong with it.
-            continue
-        size = 1
-        for extent in image.shape[:3]:
-            size *= extent
-        voxels = max(voxels, size)
-    return _WORKER_BYTES + _BYTES_PER_VOXEL * voxels

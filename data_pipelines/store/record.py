@@ -17,6 +17,7 @@ and where they lie stands at its beginning. So a patch costs the reading of its 
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -124,6 +125,7 @@ def read_facts(path: Path) -> RecordFacts:
         UserError: If the file is missing, is no such record, or was made by another format.
     """
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(_FIRST_READ)
             skipped = len(_prefix("head", _HEAD.size)) + _FRAME + _OUTER
@@ -145,7 +147,13 @@ def read_facts(path: Path) -> RecordFacts:
             "`gmmas build` again: it makes what is missing."
         ) from error
     text = start[place : place + length]
-    return RecordFacts(json.loads(text), base, hashlib.sha256(text).hexdigest())
+    facts = RecordFacts(json.loads(text), base, hashlib.sha256(text).hexdigest())
+    if size != _size(facts):
+        raise UserError(
+            f"{path}: damaged: {size} bytes, expected {_size(facts)}. Remove it, and run `gmmas "
+            "build` again, or copy the store again."
+        )
+    return facts
 
 
 def map_record(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -160,7 +168,7 @@ def map_record(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     for name, place in facts.meta["arrays"].items():
         dtype, shape = np.dtype(place["dtype"]), tuple(place["shape"])
         start = facts.base + place["place"]
-        size = dtype.itemsize * int(np.prod(shape))
+        size = dtype.itemsize * math.prod(shape)
         arrays[name] = content[start : start + size].view(dtype).reshape(shape)
     return facts.meta, arrays
 
@@ -176,6 +184,14 @@ def verify_record(path: Path) -> bool:
         hashlib.sha256(_buffer(array)).hexdigest() == meta["arrays"][name]["sha256"]
         for name, array in arrays.items()
     )
+
+
+def _size(facts: RecordFacts) -> int:
+    ends = [
+        place["place"] + np.dtype(place["dtype"]).itemsize * math.prod(place["shape"])
+        for place in facts.meta["arrays"].values()
+    ]
+    return facts.base + max(ends) + 4
 
 
 def _key(name: str, array: np.ndarray) -> str:

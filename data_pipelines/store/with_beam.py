@@ -19,12 +19,15 @@ from gmmas_jax.errors import UserError
 _RESULTS = "beam-results"
 
 
-def run_with_beam(items: Sequence[Item], options: Sequence[str]) -> list[Built | UserError]:
+def run_with_beam(
+    items: Sequence[Item], options: Sequence[str], *, workers: int
+) -> list[Built | UserError]:
     """Builds the cases in a pipeline.
 
     Args:
         items: The cases, of one store.
-        options: Words for Beam's `PipelineOptions`; without `--runner` its runner for one machine.
+        options: Words for Beam's `PipelineOptions`; none takes its runner for one machine.
+        workers: Processes of that runner.
 
     Returns:
         One result per item, in their order.
@@ -43,7 +46,7 @@ def run_with_beam(items: Sequence[Item], options: Sequence[str]) -> list[Built |
         ) from error
     results = items[0].work / _RESULTS
     shutil.rmtree(results, ignore_errors=True)
-    pipeline_options = PipelineOptions(list(options))
+    pipeline_options = PipelineOptions(list(options) or _on_this_machine(workers))
     pipeline_options.view_as(SetupOptions).save_main_session = False
     pipeline = beam.Pipeline(options=pipeline_options)
     _ = (
@@ -63,6 +66,15 @@ def run_with_beam(items: Sequence[Item], options: Sequence[str]) -> list[Built |
     shutil.rmtree(results)
     found = {line["case_id"]: _result(line) for line in lines}
     return [found[item.row.case_id] for item in items]
+
+
+def _on_this_machine(workers: int) -> list[str]:
+    return [
+        "--runner=DirectRunner",
+        "--direct_running_mode=multi_processing",
+        f"--direct_num_workers={workers}",
+        "--default_sdk_harness_log_level=ERROR",
+    ]
 
 
 def _one_line(item: Item) -> str:

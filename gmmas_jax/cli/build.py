@@ -19,6 +19,8 @@ SOME_SKIPPED = 3
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TOLD = 20
+_MANY = 5000
+"""Cases that one machine needs hours for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +82,12 @@ def run(arguments: argparse.Namespace) -> None:
     max_memory = None if arguments.max_memory is None else parse_bytes(arguments.max_memory)
     spacing_mm, whole = _settings(arguments)
     rows = read_manifest(arguments.cohort)
+    if len(rows) >= _MANY and not arguments.beam:
+        print(
+            f"{len(rows)} cases: --beam can spread them over machines, see "
+            "docs/how-to/build-a-store.md",
+            file=sys.stderr,
+        )
     with CaseProgress("build", sum(row.quality != "fail" for row in rows)) as progress:
         report = build_store(
             rows,

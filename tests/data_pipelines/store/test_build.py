@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
 import numpy as np
@@ -281,6 +282,15 @@ def test_left_overs_of_a_killed_writer_are_removed(rows, build, tmp_path):
     left.write_bytes(b"half")
     build(rows)
     assert not left.exists()
+
+
+def test_processes_that_ask_at_a_time_build_it_once(rows, build, reads):
+    """Here threads, whose locks on separate open files exclude each other as those of processes."""
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: build(rows), range(2))
+    assert sorted(reads) == ["one", "three", "two"]
+    assert {one.read, other.read} == {0, 3}
+    assert one.index.cases == other.index.cases
 
 
 def test_a_store_can_be_copied_without_its_images(rows, build, tmp_path):

@@ -82,3 +82,11 @@ def test_another_file_is_refused(tmp_path, content):
 def test_a_missing_record_is_told(tmp_path):
     with pytest.raises(UserError, match=r"none\.tfrecord: cannot be read"):
         read_facts(tmp_path / "none.tfrecord")
+
+
+def test_a_cut_record_is_told(tmp_path):
+    path = tmp_path / "case.tfrecord"
+    write(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"case\.tfrecord: damaged: \d+ bytes, expected \d+"):
+        read_facts(path)

@@ -19,6 +19,7 @@ from gmmas_jax.errors import UserError
 pytestmark = pytest.mark.multiprocess
 
 SHAPE = (9, 8, 7)
+IN_THIS_PROCESS = ["--runner=DirectRunner"]
 
 
 def write_cohort(folder, cases: int) -> list[Row]:
@@ -78,12 +79,12 @@ def test_killed_and_resumed_with_beam_is_built_without(build, tmp_path, cases):
     plain = build(rows, "plain", **options)
     there = build_and_kill(tmp_path / "cohort.csv", tmp_path / "store", cases // 5, ["--beam"])
     assert cases // 5 <= there < cases
-    resumed = build(rows, beam=[], **options)
+    resumed = build(rows, beam=IN_THIS_PROCESS, **options)
     assert resumed.content_sha256 == plain.content_sha256
     assert resumed.read <= cases - there
     assert resumed.index.cases == plain.index.cases
     assert all(verify_record(resumed.index.root / case.file) for case in resumed.index.cases)
-    whole = build(rows, "with-beam", beam=[], **options)
+    whole = build(rows, "with-beam", beam=IN_THIS_PROCESS, **options)
     assert (whole.content_sha256, whole.read) == (plain.content_sha256, cases)
 
 
@@ -102,14 +103,14 @@ def test_bad_cases_and_a_full_disk_with_beam(build, tmp_path):
     rows = write_cohort(tmp_path, 3)
     options = {"spacing_mm": 1.0, "whole": (4, 4, 4)}
     (tmp_path / rows[1].t1c).unlink()
-    report = build(rows, beam=[], **options)
+    report = build(rows, beam=IN_THIS_PROCESS, **options)
     assert [case_id for case_id, _ in report.skipped] == ["case-0001"]
     assert rows[1].t1c in report.skipped[0][1]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
     try:
         with pytest.raises(UserError, match="0 cases are kept: make room"):
-            build([rows[0], rows[2]], "full", beam=[], **options)
+            build([rows[0], rows[2]], "full", beam=IN_THIS_PROCESS, **options)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
