@@ -2,6 +2,8 @@
 
 import pytest
 
+from data_pipelines.ingest import dicom
+from data_pipelines.ingest.found import Found
 from gmmas_jax.errors import UserError
 from tests.data_pipelines.ingest.layout_trees import (
     CHANNELS,
@@ -146,3 +148,19 @@ def test_real_folders(real_data):
     assert (row.label_convention, row.split) == ("msd", "train")
     (row,) = find(real_data / "brats-gli-00001-000", "auto").rows
     assert (row.case_id, row.patient_id) == ("BraTS-GLI-00001-000", "BraTS-GLI-00001")
+
+
+def test_dicom_gets_what_was_declared(tmp_path, monkeypatch):
+    got = {}
+
+    def converted(source, **options):
+        got.update(options, source=source)
+        return Found(notes=["a series"])
+
+    monkeypatch.setattr(dicom, "ingest_dicom", converted)
+    with pytest.raises(UserError, match="--volumes DIR"):
+        find(tmp_path, "dicom")
+    found = find(tmp_path, "dicom", volumes=tmp_path / "v", workers=3)
+    assert found.notes == ["a series"]
+    expected = {"source": tmp_path, "volumes": tmp_path / "v", "workers": 3, "on_case": None}
+    assert got == expected
