@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.sampling import (
+    STREAMS,
     cut,
     example_generator,
     patch_box,
@@ -29,6 +30,16 @@ def test_an_example_generator_is_a_function_of_seed_and_counter():
 
     assert numbers(5, 9) == numbers(5, 9)
     assert len({tuple(numbers(*pair)) for pair in [(5, 9), (5, 10), (6, 9), (9, 5)]}) == 4
+
+
+def test_streams_of_an_example_are_independent():
+    numbers = [tuple(example_generator(5, 9, name).random(3)) for name in STREAMS]
+    assert len(set(numbers)) == len(STREAMS)
+    assert numbers[0] == tuple(example_generator(5, 9).random(3))
+    # Not the next example's either, nor the same numbers a few draws later.
+    assert not set(example_generator(5, 9).random(1000)) & set(numbers[1])
+    with pytest.raises(ValueError, match="not in tuple"):
+        example_generator(5, 9, "patches")
 
 
 def test_published_drop_hides_one_or_two_at_the_published_rates():
@@ -101,6 +112,9 @@ def test_a_small_case_lies_in_the_middle_of_its_patch():
     np.testing.assert_array_equal(patch[:, 2:7], volume[first[0] : first[0] + 8])
     assert not patch[:, :2].any()
     assert not patch[:, 7:].any()
+    cast = cut(volume.astype(np.uint8), first, (8, 8, 8), np.float32)
+    assert cast.dtype == np.float32
+    np.testing.assert_array_equal(cast, cut(volume.astype(np.uint8), first, (8, 8, 8)))
     box = patch_box(first, (8, 8, 8), (20, 5, 8))
     np.testing.assert_allclose(box[:, 1], [-0.4, 1.2])
     np.testing.assert_allclose(box[:, 2], [0.0, 1.0])
