@@ -34,7 +34,7 @@ def misalignment(coarse: Mapping[str, np.ndarray]) -> tuple[str, str] | None:
     first, *rest = coarse
     for name in rest:
         both = float(np.count_nonzero(brains[first] & brains[name]))
-        total = np.count_nonzero(brains[first]) + np.count_nonzero(brains[name])
+        total = int(np.count_nonzero(brains[first]) + np.count_nonzero(brains[name]))
         overlap = 2 * both / max(total, 1)
         if overlap < LEAST_OVERLAP:
             return name, f"its brain and that of {first} overlap by {overlap:.0%} (Dice)"

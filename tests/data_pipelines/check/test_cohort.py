@@ -1,6 +1,7 @@
 """What only shows between cases: people, copies, conventions, classes, volumes."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -280,3 +281,9 @@ def test_memory_of_a_worker_follows_the_images(tmp_path):
     small = _bytes_each([], tmp_path)
     case = write_case(tmp_path, "a", 1)
     assert _bytes_each([case, row("gone", t1n="gone.nii.gz")], tmp_path) > small
+
+
+def test_every_code_is_documented_as_it_is():
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "check.md").read_text("utf-8")
+    for code, kind in CODES.items():
+        assert f"| `{code}` | {kind.level} | {kind.meaning} | {kind.remedy} |" in page, code
