@@ -93,7 +93,10 @@ def load_atlas(
     digest = hashlib.sha256(stripped.tobytes() + grid.affine.tobytes())
     digest.update(np.packbits(brain).tobytes())
     return Atlas(
-        name, digest.hexdigest(), to_image(stripped, grid), to_image(brain, grid),
+        name,
+        digest.hexdigest(),
+        to_image(stripped, grid),
+        to_image(brain, grid),
         regridded(grid, spacing_mm),
     )
 

@@ -86,9 +86,7 @@ def preprocess_case(
     pose = fit.matrix
     if settings.fit == "rigid":
         pose = rigid_part(fit.matrix, atlas.centre)
-    inside = to_array(
-        resampled(to_image(fit.brain.astype(np.float32), working), atlas.grid, pose)
-    )
+    inside = to_array(resampled(to_image(fit.brain.astype(np.float32), working), atlas.grid, pose))
     kept = inside > 0.5
     if not kept.any():
         raise UserError(f"{case_id}: no brain on the atlas grid; expected a head. Look at it.")
@@ -228,7 +226,9 @@ def _written(
         image = without_bias(image, to_image(kept, grid))
     values = to_array(image)
     low, high = float(array.min()), float(array.max())
-    clipped = 0.0 if settings.n4_output else float(((values < low) | (values > high)).mean())
+    # Linear interpolation never overshoots; where a sequence does not reach, 0 is no overshoot.
+    over = (values > high) | ((values < low) & (values != 0))
+    clipped = 0.0 if settings.n4_output else float(over[kept].mean())
     panel = Panel.of(name, to_canonical(values, grid.affine)[0])
     brain = values[kept].astype(np.float64)
     levels = np.percentile(brain, (0.1, 1, 50, 99, 99.9)).tolist()

@@ -60,7 +60,9 @@ def to_native(mask: np.ndarray, folder: str | os.PathLike[str]) -> dict[str, np.
     }
 
 
-def resampled_labels(mask: np.ndarray, source: Grid, target: Grid, matrix: np.ndarray) -> np.ndarray:
+def resampled_labels(
+    mask: np.ndarray, source: Grid, target: Grid, matrix: np.ndarray
+) -> np.ndarray:
     """Samples labels on another grid: linear per label, the largest share wins.
 
     Args:

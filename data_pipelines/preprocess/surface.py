@@ -46,7 +46,7 @@ def brain_surface(
     bright = ndimage.map_coordinates(fat, points, order=1, mode="constant")
     expected = _radius_of(prior, points)
     crossed = np.maximum(profile < _DARK, bright > 0.5)
-    crossed &= _RADII_MM > expected[:, None] - _DEEP_MM
+    crossed &= expected[:, None] - _DEEP_MM < _RADII_MM
     cost = _cost(profile, crossed) + ((_RADII_MM - expected[:, None]) / prior_mm) ** 2 * 0.1
     radius = _smooth_minimum(cost, directions, expected)
     return _filled_to(radius, directions, middle, prior.shape, spacing)

@@ -19,12 +19,14 @@ VERBS = (
     "synth",
     "ingest",
     "check",
+    "preprocess",
     "split",
     "build",
     "train",
     "evaluate",
     "predict",
     "export-cohort",
+    "bench",
 )
 
 

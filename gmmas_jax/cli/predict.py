@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from gmmas_jax.cli.network_options import add_network_options
+from gmmas_jax.cli.preprocess import add_preprocessing_options, check_engine
 
 SUMMARY = "draw the tumour, estimate its type and write a report, for one case or a cohort"
 EXAMPLE = "gmmas predict patient-7 --weights weights --out patient-7-result"
@@ -30,29 +31,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: 1 NCR, 2 ED, 3 ET, 4 RC)",
     )
     parser.add_argument(
+        "--preprocess",
+        action="store_true",
+        help="CASE is a native exam: co-register, skull-strip and resample it first, and write the "
+        "mask on the grid of every sequence too (DIR/native)",
+    )
+    parser.add_argument(
         "--channel-order",
         metavar="A,B,..",
         help="for files named by channel number: the sequence of 0000, 0001, ..",
     )
+    add_preprocessing_options(parser.add_argument_group("with --preprocess"))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Predicts, and prints where the results are."""
     from gmmas_jax.cli.case_results import predict_cohort, predict_folder
+    from gmmas_jax.cli.native_exams import NATIVE, predict_native_cohort, predict_native_folder
     from gmmas_jax.inference.predictor import Predictor
 
+    if arguments.preprocess:
+        check_engine()
     predictor = Predictor.from_weights(arguments.weights, flips=arguments.flips)
     options = {"probs": arguments.probs, "label_convention": arguments.label_convention}
     if arguments.case.suffix.lower() == ".csv":
-        folders = predict_cohort(arguments.case, predictor, arguments.out, **options)
+        if arguments.preprocess:
+            folders = predict_native_cohort(
+                arguments.case, predictor, arguments.out, arguments, **options
+            )
+        else:
+            folders = predict_cohort(arguments.case, predictor, arguments.out, **options)
         print(f"{len(folders)} cases in {arguments.out}")
         return
-    order = arguments.channel_order
-    folder = predict_folder(
-        arguments.case,
-        predictor,
-        arguments.out,
-        channel_order=None if order is None else [name.strip() for name in order.split(",")],
-        **options,
-    )
+    named = arguments.channel_order
+    order = None if named is None else [name.strip() for name in named.split(",")]
+    if arguments.preprocess:
+        folder = predict_native_folder(
+            arguments.case,
+            predictor,
+            arguments.out,
+            arguments,
+            channel_order=order,
+            **options,
+        )
+        print(f"masks on the native grids: {folder / NATIVE}")
+    else:
+        folder = predict_folder(
+            arguments.case, predictor, arguments.out, channel_order=order, **options
+        )
     print(f"report: {folder / 'report.html'}")

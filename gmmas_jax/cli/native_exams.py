@@ -1,0 +1,144 @@
+"""Native exams through preprocessing, prediction, and back to the grid of every sequence."""
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+
+from gmmas_jax.cases.manifest import Row, read_manifest, write_manifest
+from gmmas_jax.cases.sequences import SEQUENCES
+from gmmas_jax.cli.case_results import SEGMENTATION, predict_cohort
+from gmmas_jax.cli.preprocess import check_engine, preprocess_manifest
+from gmmas_jax.errors import UserError
+from gmmas_jax.inference.predictor import Predictor
+
+PREPROCESSED = "preprocessed"
+NATIVE = "native"
+_LIST = "exam.csv"
+
+
+def predict_native_folder(
+    folder: Path,
+    predictor: Predictor,
+    out: Path,
+    arguments: argparse.Namespace,
+    *,
+    channel_order: list[str] | None = None,
+    probs: bool = False,
+    label_convention: str | None = None,
+) -> Path:
+    """Preprocesses the exam in a folder, predicts it, and brings the mask back.
+
+    Args:
+        folder: As for `data_pipelines.readers.read_folder`; sequences on grids of their own.
+        predictor: The network.
+        out: Receives the usual results (on the atlas grid), `native/<sequence>_seg.nii.gz`, and
+            the preprocessed exam in `preprocessed`.
+        arguments: With the options of `preprocess.add_preprocessing_options`.
+        channel_order: As for `read_folder`.
+        probs: See `case_results.predict_case`.
+        label_convention: See `case_results.predict_case`.
+
+    Returns:
+        The folder of the results.
+
+    Raises:
+        UserError: Without SimpleITK, or if the exam cannot be read, preprocessed or written.
+    """
+    check_engine()
+    from data_pipelines.case_files import find_files
+    from data_pipelines.readers import read_folder
+    from gmmas_jax.cli.case_results import predict_case
+
+    files = find_files(folder, channel_order=channel_order)
+    images = {name: os.path.abspath(path) for name, path in files.images.items()}
+    row = Row(case_id=files.case_id, patient_id=files.case_id, **images)
+    write_manifest(out / PREPROCESSED / _LIST, [row])
+    preprocess_manifest(out / PREPROCESSED / _LIST, out / PREPROCESSED, arguments, workers=1)
+    case = out / PREPROCESSED / files.case_id
+    exam = read_folder(case, with_label=False)
+    exam.warnings.extend(_warnings(case))
+    predict_case(exam, predictor, out, probs=probs, label_convention=label_convention)
+    write_native(out, case)
+    return out
+
+
+def predict_native_cohort(
+    cohort: Path,
+    predictor: Predictor,
+    out: Path,
+    arguments: argparse.Namespace,
+    *,
+    probs: bool = False,
+    label_convention: str | None = None,
+) -> list[Path]:
+    """Does the same for every case of a manifest, each into a folder of its name.
+
+    Raises:
+        UserError: As `predict_native_folder`, when all other cases are done.
+    """
+    wrong: UserError | None = None
+    manifest = out / PREPROCESSED / "cohort.csv"
+    try:
+        preprocess_manifest(cohort, out / PREPROCESSED, arguments)
+    except UserError as error:
+        if not manifest.is_file():
+            raise
+        wrong = error
+    folders = predict_cohort(
+        manifest, predictor, out, probs=probs, label_convention=label_convention
+    )
+    for row in read_manifest(manifest):
+        write_native(out / row.case_id, out / PREPROCESSED / row.case_id)
+    if wrong is not None:
+        raise wrong
+    return folders
+
+
+def write_native(out: Path, case: Path) -> list[Path]:
+    """Writes the mask of a predicted case on the grid of every native sequence.
+
+    Args:
+        out: Folder with the mask, which gets the folder `native`.
+        case: Folder of the preprocessed case.
+
+    Returns:
+        The files, each with exactly the shape and affine of its sequence's file.
+
+    Raises:
+        UserError: If a native file is gone or is another one now.
+    """
+    from data_pipelines.nifti import read_mask, write_volume
+    from data_pipelines.preprocess.native import read_record, to_native
+
+    record = read_record(case)
+    masks = to_native(read_mask(out / SEGMENTATION)[0], case)
+    written = []
+    for name in (name for name in SEQUENCES if name in masks):
+        source = Path(record["sequences"][name]["source"])
+        grid = read_mask(source)[1]
+        if grid.shape != masks[name].shape:
+            raise UserError(
+                f"{source}: {grid.shape} voxels; expected {masks[name].shape}, as when it was "
+                "preprocessed. Preprocess the exam again."
+            )
+        written.append(out / NATIVE / f"{name}_seg.nii.gz")
+        write_volume(written[-1], masks[name], grid, dtype=np.uint8)
+    return written
+
+
+def _warnings(case: Path) -> list[str]:
+    """Returns what preprocessing has to say in the report."""
+    from data_pipelines.preprocess.native import read_record
+
+    record = read_record(case)
+    words = [f"preprocessing: {fault}" for fault in record["faults"]]
+    words += [f"preprocessing: {note}" for note in record["notes"]]
+    scale = record["volume_scale"]
+    if abs(scale - 1) > 0.01:
+        words.append(
+            f"preprocessing: the brain was fitted to the atlas's size; volumes in mL are those on "
+            f"the atlas, the patient's are {scale:.2f} times as large"
+        )
+    return words
