@@ -416,6 +416,9 @@ def test_brats_survival_of_a_patient_alive(table):
     of_2019 = table("BraTS19ID,Age,Survival\nBraTS19_CBICA_AAB_1,60,289\n")
     (row,), _ = join([case("Brats18_CBICA_AAB_1")], of_2019)
     assert row.survival_days == 289
+    of_2018 = table("Brats18ID,Age,Survival\nBrats18_CBICA_AAB_1,60,289\n")
+    (row,), _ = join([case("BraTS19_CBICA_AAB_1")], of_2018)
+    assert row.survival_days == 289
 
 
 def test_brats_2021_and_its_collections(table):
