@@ -79,7 +79,9 @@ CODES: dict[str, Code] = {
         "Resample the mask (nearest neighbour) to the images it was drawn on; never copy a header.",
     ),
     "geometry.thick_slices": Code(
-        "note", "slices above 3 mm: small parts of a tumour may be missed", "Know it."
+        "note",
+        "slices above 3 mm: small parts of a tumour may be missed",
+        "Nothing needs to be done.",
     ),
     "geometry.unlike_cohort": Code(
         "note",
@@ -118,7 +120,9 @@ CODES: dict[str, Code] = {
     ),
     "case.no_sequence": Code("error", "no sequence at all", "Name at least one file."),
     "case.lacks_key_sequence": Code(
-        "note", "no t1c or no t2f: the parts of a tumour are told apart less well", "Know it."
+        "note",
+        "no t1c or no t2f: the parts of a tumour are told apart less well",
+        "Nothing needs to be done.",
     ),
     "case.sequences_swapped": Code("warning", "contrasts fit other sequence names better", _LOOK),
     "case.not_aligned": Code(
@@ -148,7 +152,7 @@ CODES: dict[str, Code] = {
     "label.inferred": Code(
         "note", "convention not declared, and inferred from the values", "Declare it."
     ),
-    "label.rounded": Code("note", "values near integers were rounded", "Know it."),
+    "label.rounded": Code("note", "values near integers were rounded", "Nothing needs to be done."),
     "label.empty": Code("warning", "no voxel is labelled", "Leave the mask out if it is unknown."),
     "label.tiny": Code("warning", "a mask of one voxel, or of one slice", _LOOK),
     "label.enhancing_alone": Code(

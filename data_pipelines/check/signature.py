@@ -35,12 +35,14 @@ def signature(coarse: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     """Returns the signature of an image.
 
     Args:
-        coarse: float32 [d h w] in RAS, with voxels that are not 0.
+        coarse: float32 [d h w] in RAS.
         spacing: In mm.
 
     Returns:
         float16 [256] of length 1; zeros where the image has no detail.
     """
+    if not coarse.any():
+        return np.zeros(LENGTH, np.float16)
     magnitude = np.abs(coarse)
     mask = magnitude > 0.05 * np.percentile(magnitude[magnitude > 0], 90)
     weights = mask.astype(np.float32)

@@ -16,6 +16,7 @@ COARSE_MM = 4.0
 enough for ventricles."""
 
 _FOREGROUND = 0.02
+_HUGE = 1e30
 _HEAD_ML = 2800.0
 """Above any brain (one made as large as MNI152 or a little larger included), below any head."""
 
@@ -61,9 +62,12 @@ def reduce_volume(array: np.ndarray, grid: Grid) -> tuple[Volume, np.ndarray]:
     """
     ras = np.ascontiguousarray(to_canonical(array, grid.affine)[0])
     canonical = canonical_grid(grid)
-    coarse, coarse_mm = block_means(ras, canonical.spacing)
-    level = _FOREGROUND * float(np.percentile(np.abs(coarse[coarse != 0]), 99))
-    foreground = (ras > level) | (ras < -level)
+    # Sums of the largest floats would be infinite.
+    largest = max(float(ras.max()), -float(ras.min()))
+    shown = ras if largest < _HUGE else ras * np.float32(1 / _HUGE)
+    coarse, coarse_mm = block_means(shown, canonical.spacing)
+    level = _FOREGROUND * bright_level(coarse, 99)
+    foreground = (shown > level) | (shown < -level)
     nonzero = ras != 0
     filled = float(np.count_nonzero(nonzero)) / ras.size
     foreground_ml = float(np.count_nonzero(foreground)) * canonical.voxel_ml
@@ -106,7 +110,13 @@ def block_means(
 
 def brain_of(coarse: np.ndarray) -> np.ndarray:
     """Returns bool [d h w]: where a coarse stripped image is well above its background."""
-    return np.abs(coarse) > 0.05 * np.percentile(np.abs(coarse[coarse != 0]), 90)
+    return np.abs(coarse) > 0.05 * bright_level(coarse, 90)
+
+
+def bright_level(coarse: np.ndarray, percentile: float) -> float:
+    """Returns a percentile of the magnitude of what is not 0; 0 where everything is."""
+    nonzero = np.abs(coarse[coarse != 0])
+    return float(np.percentile(nonzero, percentile)) if nonzero.size else 0.0
 
 
 def depth_mm(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:

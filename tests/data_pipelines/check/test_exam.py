@@ -13,7 +13,7 @@ from data_pipelines.check.mask import reduce_mask
 from data_pipelines.nifti import read_shape
 from data_pipelines.nifti_header import FileError
 from gmmas_jax.cases.manifest import Row
-from tests.data_pipelines.check.heads import AFFINE, SHAPE, save, write_case
+from tests.data_pipelines.check.heads import AFFINE, SHAPE, make_head, save, write_case
 
 ANY = {"geometry.thick_slices"}
 
@@ -103,6 +103,40 @@ def test_two_faults_of_one_case_are_both_told(row, tmp_path):
 def test_a_mask_without_images(row, tmp_path):
     alone = Row(case_id="x", patient_id="x", seg=row.seg, label_convention="brats2023")
     assert found(alone, tmp_path) == {"case.no_sequence"}
+
+
+def test_a_mask_of_another_shape(row, tmp_path):
+    save(tmp_path / row.seg, np.asarray(nib.load(tmp_path / row.seg).dataobj)[:-1])
+    assert found(row, tmp_path) == {"geometry.label_differs"}
+
+
+def _corner(shape):
+    array = np.zeros(shape, np.float32)
+    array[-1, -1, -1] = 1
+    return array
+
+
+@pytest.mark.parametrize(
+    ("make", "spacing"),
+    [
+        (lambda n: _corner((2, 2, 2)) + n, 1.0),
+        (lambda n: (n + 1) * _corner((13, 13, 13)), 1.0),
+        (lambda n: np.float32(3e38) / (n + 1) * (make_head(n)[0]["t1n"] > 0), 4.0),
+        (lambda n: -(n + 1) * make_head(n)[0]["t1n"], 4.0),
+        (lambda n: np.float32(n + 1) * (make_head(0)[0]["t1n"] > 0), 4.0),
+        (lambda n: 1e-30 * (n + 1) * make_head(n)[0]["t1n"], 4.0),
+    ],
+    ids=["tiny", "corner", "huge", "negative", "binary", "faint"],
+)
+def test_odd_images_are_judged_without_a_crash(tmp_path, make, spacing):
+    affine = np.diag([spacing, spacing, spacing, 1.0])
+    files = {}
+    for number, name in enumerate(("t1n", "t1c", "t2w", "t2f")):
+        save(tmp_path / f"{name}.nii.gz", make(number).astype(np.float32), affine)
+        files[name] = f"{name}.nii.gz"
+    exam = check_exam(ExamTask(Row(case_id="x", patient_id="x", **files), tmp_path))
+    assert len(exam.images) == 4
+    assert all(np.isfinite(image.signature).all() for image in exam.images.values())
 
 
 def test_numbered_files_make_a_convention_ambiguous(row, tmp_path):
