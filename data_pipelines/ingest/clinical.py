@@ -17,8 +17,9 @@ from data_pipelines.ingest.clinical_entry import (
     make_entry,
 )
 from data_pipelines.ingest.clinical_join import JoinReport, disagreements, join, rows_of
-from data_pipelines.ingest.clinical_values import spelled
+from data_pipelines.ingest.clinical_values import UnknownSpelling, spelled
 from data_pipelines.ingest.tables import Table, read_table
+from gmmas_jax.cases.manifest import SPLITS
 from gmmas_jax.cases.tasks import TASKS
 from gmmas_jax.errors import UserError
 
@@ -173,6 +174,7 @@ def _generic(cells: Cells) -> Entry:
         "survival_event": cells.event("survival_event"),
         "site": cells.known("site") or None,
         "timepoint": cells.known("timepoint") or None,
+        "split": cells.parsed(_split, "split"),
     }
     if values["survival_event"] is None:
         values["survival_event"] = survival.event
@@ -184,6 +186,13 @@ def _generic(cells: Cells) -> Entry:
         values,
         of_exam=bool(patient) and cells.has("case_id") and case_id != patient,
     )
+
+
+def _split(text: str) -> str | None:
+    word = spelled(text)
+    if word and word not in SPLITS:
+        raise UnknownSpelling(", ".join(SPLITS))
+    return word or None
 
 
 def _generic_histology(cells: Cells, case_id: str, values: dict[str, Any]) -> dict[str, str | None]:

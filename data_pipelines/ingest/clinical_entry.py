@@ -23,7 +23,7 @@ Value = TypeVar("Value")
 
 VALUE_COLUMNS = (
     *("timepoint", "idh", "codel_1p19q", "histology", "grade", "mgmt", "outcome"),
-    *("age", "sex", "survival_days", "survival_event", "site"),
+    *("age", "sex", "survival_days", "survival_event", "site", "split"),
 )
 """Columns of the manifest that a clinical table can fill."""
 

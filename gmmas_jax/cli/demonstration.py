@@ -63,7 +63,7 @@ class Stage:
 def demonstrate(
     out: Path, *, case: Path | None = None, seed: int = 0, plan: Plan | None = None
 ) -> None:
-    """Generates patients, trains, evaluates and predicts, and prints where the reports are.
+    """Goes from generated patients to reports as a user with scans would, and says where they are.
 
     Args:
         out: Folder for everything.
@@ -82,33 +82,48 @@ def demonstrate(
     out = output_folder(out)
     began = time.monotonic()
     records = _read_records(out)
-    cohort = out / "cohort" / "cohort.csv"
-    _run_stage(_synth(cohort, plan, seed), out, records)
-    stages = _stages(out, cohort, case, plan, seed)
+    cohort = out / "cohort.csv"
+    stages = _patients(out / "patients", cohort, plan, seed)
     for stage in stages:
         _run_stage(stage, out, records)
+    rest = _stages(out, cohort, case, plan, seed)
+    for stage in rest:
+        _run_stage(stage, out, records)
+    stages += rest
     print()
-    print(_summary(out, ["synth", *(stage.name for stage in stages)], records))
+    print(_summary(out, [stage.name for stage in stages], records))
     print(f"this run took {_minutes(time.monotonic() - began)}\n")
     for stage in stages:
         if stage.result.suffix == ".html":
             print(f"Open: {stage.result.absolute()}")
 
 
-def _synth(cohort: Path, plan: Plan, seed: int) -> Stage:
-    words = (
-        *("synth", "--out", str(cohort.parent), "--patients", str(plan.patients + plan.test)),
+def _patients(folder: Path, cohort: Path, plan: Plan, seed: int) -> list[Stage]:
+    """Returns what makes the folder of scans, and the manifest of what is found in it."""
+    table = folder / "cohort.csv"
+    synth = (
+        *("synth", "--out", str(folder), "--patients", str(plan.patients + plan.test)),
         *("--test", str(plan.test), "--seed", str(seed), *plan.synth_options),
     )
-    return Stage(name="synth", words=words, result=cohort)
+    ingest = (
+        *("ingest", str(folder), "--layout", "folders", "--label-convention", "brats2023"),
+        *("--clinical", str(table), "--out", str(cohort)),
+    )
+    return [
+        Stage(name="synth", words=synth, result=table),
+        Stage(name="ingest", words=ingest, inputs=(table,), result=cohort),
+    ]
 
 
 def _stages(out: Path, cohort: Path, case: Path | None, plan: Plan, seed: int) -> list[Stage]:
-    """Returns what follows once the cohort is there."""
+    """Returns what follows once the manifest is there."""
+    checked, store = out / "check.json", out / "store"
     weights, log = out / "training" / "weights", out / "training" / "metrics.jsonl"
     tensors, evaluation = weights / "weights.safetensors", out / "evaluation"
+    check = ("check", str(cohort), "--out", str(checked))
+    build = ("build", str(cohort), "--out", str(store), "--config", plan.config)
     train = (
-        *("train", "--config", plan.config, "--cohort", str(cohort)),
+        *("train", "--config", plan.config, "--store", str(store)),
         *("--workdir", str(weights.parent), f"--config.seed={seed}"),
     )
     evaluate = (
@@ -116,12 +131,14 @@ def _stages(out: Path, cohort: Path, case: Path | None, plan: Plan, seed: int) -
         *("--out", str(evaluation), "--log", str(log)),
         *("--subset-cases", str(plan.subset_cases)),
     )
-    held_out = next(row.case_id for row in read_manifest(cohort) if row.split == "test")
-    cases = [("predict", cohort.parent / held_out)]
+    held_out = next(row for row in read_manifest(cohort) if row.split == "test")
+    cases = [("predict", (cohort.parent / next(iter(held_out.images.values()))).parent)]
     if case is not None:
         cases.append(("predict --case", case))
     stages = [
-        Stage(name="train", words=train, inputs=(cohort,), result=tensors),
+        Stage(name="check", words=check, inputs=(cohort,), result=checked),
+        Stage(name="build", words=build, inputs=(cohort,), result=store / "build.json"),
+        Stage(name="train", words=train, inputs=(store / "build.json",), result=tensors),
         Stage(
             name="evaluate",
             words=evaluate,

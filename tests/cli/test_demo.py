@@ -14,6 +14,7 @@ from gmmas_jax.cli import demonstration, main
 from gmmas_jax.cli.demonstration import Plan, demonstrate
 from gmmas_jax.errors import UserError
 
+STAGES = ("synth", "ingest", "check", "build", "train", "evaluate", "predict")
 PLAN = Plan(config="some.py", patients=3, test=2, synth_options=("--spacing", "8"))
 START = subprocess.Popen
 
@@ -33,10 +34,19 @@ def _stages(monkeypatch, tmp_path):
         verb, *rest = words[3:]
         commands.append(words[3:])
         if verb == "synth":
-            rows = [Row(case_id=f"S{i}", patient_id=f"S{i}", split="test") for i in range(2)]
-            for row in rows:
-                _write(out / "cohort" / row.case_id / "t1n.nii.gz", row.case_id)
-            write_manifest(out / "cohort" / "cohort.csv", rows)
+            for case_id in ("S0", "S1"):
+                _write(out / "patients" / case_id / "t1n.nii.gz", case_id)
+            write_manifest(out / "patients" / "cohort.csv", [])
+        elif verb == "ingest":
+            rows = [
+                Row(case_id=i, patient_id=i, t1n=f"patients/{i}/t1n.nii.gz", split="test")
+                for i in ("S0", "S1")
+            ]
+            write_manifest(out / "cohort.csv", rows)
+        elif verb == "check":
+            _write(out / "check.json", "")
+        elif verb == "build":
+            _write(out / "store" / "build.json", "")
         elif verb == "train":
             _write(out / "training" / "weights" / "weights.safetensors", " ".join(words))
         elif verb == "evaluate":
@@ -56,15 +66,20 @@ def _stages(monkeypatch, tmp_path):
 def test_stages_run_in_order_and_tell_where_the_reports_are(stages, capsys):
     commands, _, out = stages
     demonstrate(out, seed=4, plan=PLAN)
-    assert [words[0] for words in commands] == ["synth", "train", "evaluate", "predict"]
-    synth, train, evaluate, predict = (" ".join(words) for words in commands)
-    assert synth == f"synth --out {out}/cohort --patients 5 --test 2 --seed 4 --spacing 8"
-    assert train == (
-        f"train --config some.py --cohort {out}/cohort/cohort.csv --workdir {out}/training "
-        "--config.seed=4"
+    assert tuple(words[0] for words in commands) == STAGES
+    synth, ingest, check, build, train, evaluate, predict = (" ".join(words) for words in commands)
+    assert synth == f"synth --out {out}/patients --patients 5 --test 2 --seed 4 --spacing 8"
+    assert ingest == (
+        f"ingest {out}/patients --layout folders --label-convention brats2023 "
+        f"--clinical {out}/patients/cohort.csv --out {out}/cohort.csv"
     )
-    assert f"--weights {out}/training/weights --cohort {out}/cohort/cohort.csv" in evaluate
-    assert f"predict {out}/cohort/S0 --weights {out}/training/weights" in predict
+    assert check == f"check {out}/cohort.csv --out {out}/check.json"
+    assert build == f"build {out}/cohort.csv --out {out}/store --config some.py"
+    assert train == (
+        f"train --config some.py --store {out}/store --workdir {out}/training --config.seed=4"
+    )
+    assert f"--weights {out}/training/weights --cohort {out}/cohort.csv" in evaluate
+    assert f"predict {out}/patients/S0 --weights {out}/training/weights" in predict
     shown = capsys.readouterr().out
     assert "WT" in shown
     assert "0.90" in shown
@@ -103,7 +118,8 @@ def test_real_case_is_predicted_too(stages, tmp_path, capsys):
     case = tmp_path / "patient"
     _write(case / "t1c.nii.gz", "scan")
     demonstrate(out, plan=PLAN, case=case)
-    assert [words[1] for words in commands[3:]] == [f"{out}/cohort/S0", str(case)]
+    predicted = [words[1] for words in commands[STAGES.index("predict") :]]
+    assert predicted == [f"{out}/patients/S0", str(case)]
     assert f"Open: {out}/predictions/patient/report.html" in capsys.readouterr().out
     with pytest.raises(UserError, match="nowhere: no such folder"):
         demonstrate(out, plan=PLAN, case=tmp_path / "nowhere")

@@ -1,0 +1,1 @@
+"""How fast training input is made, stage by stage, and beside MONAI and batchgeneratorsv2."""

@@ -1,0 +1,180 @@
+"""Measures how fast training input is made, by stage, and beside MONAI and batchgeneratorsv2."""
+
+import datetime
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gmmas_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from data_pipelines.prepared import PreparedIndex
+
+_PATIENTS = 4
+_GROUP = 4
+"""Samples of a peer, or of a stage that makes one at a time, between two looks at the clock."""
+
+OURS, MONAI, BATCHGENERATORS = "gmmas", "MONAI", "batchgeneratorsv2"
+
+
+def synthetic_store(folder: Path, data: Mapping[str, Any]) -> "PreparedIndex":
+    """Writes a few synthetic patients at the config's spacing and builds their store."""
+    from data_pipelines.store.build import build_store
+    from gmmas_jax.cases.manifest import read_manifest
+    from gmmas_jax.cli.synthetic_cohort import write_synthetic_cohort
+
+    depth, height, width = data["whole"]
+    manifest = write_synthetic_cohort(
+        folder / "patients", patients=_PATIENTS, seed=0, spacing_mm=data["spacing_mm"], workers=1
+    )
+    return build_store(
+        read_manifest(manifest),
+        manifest.parent,
+        folder / "store",
+        spacing_mm=data["spacing_mm"],
+        whole=(depth, height, width),
+        workers=0,
+    ).index
+
+
+def measure_data(
+    config: Mapping[str, Any], store: Path | None, *, rounds: int, peers: bool
+) -> dict[str, Any]:
+    """Times every stage and every side in turn.
+
+    Args:
+        config: Of an experiment; patch, batch size and augmentations are its own.
+        store: Cases to read; None for a few synthetic patients.
+        rounds: Measurements of each.
+        peers: Whether MONAI and batchgeneratorsv2 make the same input in the same run.
+
+    Returns:
+        JSON-able: machine, settings, `stages` and `sides`, each with samples/s.
+
+    Raises:
+        UserError: If the store cannot be used, or a peer is not installed.
+    """
+    from gmmas_jax.cli.training_store import open_store
+    from gmmas_jax.measure import alternate, machine_facts, summary
+
+    facts = machine_facts()
+    with tempfile.TemporaryDirectory() as folder:
+        data = config["data"]
+        index = synthetic_store(Path(folder), data) if store is None else open_store(store, data)
+        runs = _stages(index, config)
+        stages = list(runs)
+        if peers:
+            runs |= _peers(index, data)
+        samples = {name: count for name, (_, count) in runs.items()}
+        times = alternate({name: run for name, (run, _) in runs.items()}, rounds=rounds, warm_up=2)
+    rates = {
+        name: {
+            "samples_per_s": samples[name] / summary(seconds)["median_s"],
+            "least": samples[name] / max(seconds),
+            "greatest": samples[name] / min(seconds),
+            "rounds": rounds,
+        }
+        for name, seconds in times.items()
+    }
+    facts["load_after"] = [round(value, 2) for value in os.getloadavg()]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": facts,
+        "config": config["name"],
+        "patch": list(data["patch"]),
+        "batch_size": data["batch_size"],
+        "stages": {name: rates[name] for name in stages},
+        "peers": {name: rate for name, rate in rates.items() if name not in stages},
+    }
+
+
+def _stages(
+    index: "PreparedIndex", config: Mapping[str, Any]
+) -> dict[str, tuple[Callable[[], object], int]]:
+    """Returns each stage's function, and how many samples it makes a call."""
+    import jax
+
+    from data_pipelines.speed.ours import batches, crop_sampler
+    from gmmas_jax.augment.patch import make_augmentation
+
+    data, tasks = config["data"], config["objective"]["tasks"]
+    stream = batches(index, data, tasks, workers=len(os.sched_getaffinity(0)))
+    host = next(stream)
+    augmentation = make_augmentation(**config["augment"])
+    augment = jax.jit(augmentation or (lambda _, batch: dict(batch)))
+    device = jax.device_put(host)
+    keys = iter(range(2**31))
+
+    def augmented(batch: Any) -> None:
+        jax.block_until_ready(augment(jax.random.key(next(keys)), batch))
+
+    size = data["batch_size"]
+    crop, mix = (crop_sampler(index, data, cutmix=cutmix) for cutmix in (False, True))
+    return {
+        "crop": (_repeat(crop), _GROUP),
+        "crop with Tumor-CutMix": (_repeat(mix), _GROUP),
+        "batches (tf.data)": (lambda: next(stream), size),
+        "to the device": (lambda: jax.block_until_ready(jax.device_put(host)), size),
+        "augment": (lambda: augmented(device), size),
+        "whole": (lambda: augmented(jax.device_put(next(stream))), size),
+    }
+
+
+def _peers(
+    index: "PreparedIndex", data: Mapping[str, Any]
+) -> dict[str, tuple[Callable[[], object], int]]:
+    from data_pipelines.speed.ours import peer_arrays
+    from data_pipelines.speed.peers import batchgenerators_sampler, monai_sampler
+
+    cases = peer_arrays(index)
+    runs: dict[str, tuple[Callable[[], object], int]] = {}
+    for name, make in ((MONAI, monai_sampler), (BATCHGENERATORS, batchgenerators_sampler)):
+        try:
+            for what, augment in (("crop", False), ("whole", True)):
+                sampler = make(cases, data["patch"], augment=augment)
+                runs[f"{name}, {what}"] = (_repeat(sampler), _GROUP)
+        except ImportError as error:
+            raise UserError(
+                f"--peers needs {name}, which cannot be imported ({error}); expected it beside "
+                "this program. Install it into an environment of its own that sees this one's "
+                "packages (benchmarks/README.md says how), or leave out --peers."
+            ) from error
+    return runs
+
+
+def _repeat(sample: Callable[[], None]) -> Callable[[], None]:
+    def group() -> None:
+        for _ in range(_GROUP):
+            sample()
+
+    return group
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """Writes the result as Markdown."""
+    lines = [
+        f"# Training input of {result['config']}, {result['date']}",
+        "",
+        "| machine | |",
+        "| --- | --- |",
+        *(f"| {name.replace('_', ' ')} | {value} |" for name, value in result["machine"].items()),
+        "",
+        f"Patches of {'x'.join(map(str, result['patch']))} voxels with 4 sequences and their "
+        f"label, batches of {result['batch_size']}; samples per second, all stages and sides in "
+        "turn.",
+        "",
+        "| | median | least | greatest | rounds |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, rate in {**result["stages"], **result["peers"]}.items():
+        numbers = " | ".join(f"{rate[key]:.1f}" for key in ("samples_per_s", "least", "greatest"))
+        lines.append(f"| {name} | {numbers} | {rate['rounds']} |")
+    if result["peers"]:
+        lines += ["", "Ours over theirs, medians:", ""]
+        for name, rate in result["peers"].items():
+            what = name.rpartition(", ")[2]
+            ours = result["stages"][what]["samples_per_s"]
+            lines.append(f"- {name}: {ours / rate['samples_per_s']:.2f}")
+    return "\n".join(lines) + "\n"
