@@ -82,6 +82,35 @@ def test_the_plane_leaves_three_to_seven_tenths_of_the_first_tumour(index):
     assert len(sides) == 6
 
 
+def test_the_part_is_met_on_either_side_of_a_lopsided_tumour():
+    # A wedge, all of whose slices differ, and a cube that covers all that is given away.
+    places = np.indices(SHAPE).sum(axis=0)
+    wedge = np.where((places > 6) & (places < 18), 2, 0).astype(np.uint8)
+    cube = np.zeros(SHAPE, np.uint8)
+    cube[5:9, 5:9, 5:9] = 3
+    wedge[[0, -1]] = wedge[:, [0, -1]] = 0
+    wedge[:, :, [0, -1]] = 0
+    cases = [(a, tumour_voxels(entry("x", a), a)) for a in (arrays_of(wedge), arrays_of(cube))]
+    for counter in range(100):
+        generator = example_generator(0, counter, "cutmix")
+        part = example_generator(0, counter, "cutmix").uniform(0.3, 0.7)
+        composite = combine(generator, *cases)
+        tumour = wedge[composite.box] > 0
+        kept = (tumour & ~composite.pasted).sum() / tumour.sum()
+        assert kept == pytest.approx(part, abs=0.07)
+
+
+def test_a_label_is_taken_from_the_middle_of_what_a_voxel_covers():
+    small, large = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
+    small[6:10, 6:10, 6:10] = 2
+    codes = np.random.default_rng(0).integers(1, 4, (12, 12, 12)).astype(np.uint8)
+    large[3:15, 3:15, 3:15] = codes
+    cases = [(a, tumour_voxels(entry("x", a), a)) for a in (arrays_of(small), arrays_of(large))]
+    composite = combine(example_generator(0, 0, "cutmix"), *cases)
+    middle = codes[1::3, 1::3, 1::3]
+    np.testing.assert_array_equal(composite.label[composite.pasted], middle[composite.pasted])
+
+
 def test_the_share_counts_the_final_tumour_voxels(index):
     for first, second in [(0, 2), (2, 0), (1, 3)]:
         for composite in composites(index, first, second, 10):
@@ -220,6 +249,10 @@ def test_the_first_task_that_both_know_decides(index):
     assert partners.of(0).tolist() == [2]
     assert partners.of(1).tolist() == [2]
     assert partners.of(2).tolist() == [0, 1, 3, 4]
+    # Alike in the first, they are no pair, though they differ in the second.
+    alike = replace(index.cases[3], tasks={"codel_1p19q": "intact", "idh": "mutant"})
+    partners = Partners([*index.cases[:3], alike], ("codel_1p19q", "idh"))
+    assert partners.of(2).tolist() == [0, 1]
     assert Partners(index.cases, ("histology", "grade")).of(0).tolist() == [2, 3]
 
 

@@ -146,7 +146,7 @@ def test_cutmix_leaves_order_patches_of_other_examples_and_masks_as_they_are():
 def test_a_composite_shows_in_patch_and_whole_volume_and_keeps_unknown_labels_unknown():
     index = two_classes()
     options = {"cutmix": 1.0, "cutmix_task": ("grade",), "sequence_drop": "none", "seed": 1}
-    known = 0
+    known = foreign_shown = 0
     settings = options | {"tasks": ("grade", "codel_1p19q"), "foreground": 1.0}
     for example in examples(take(index, 20, **settings)):
         case = index.cases[example["case_index"]]
@@ -168,9 +168,11 @@ def test_a_composite_shows_in_patch_and_whole_volume_and_keeps_unknown_labels_un
         shown = np.abs(example["image"][..., 3]) > 10
         stored = index.open(int(example["case_index"])).image[where][..., 3]
         foreign = shown & (np.sign(stored) != np.sign(example["image"][..., 3]))
+        foreign_shown += int(foreign.any())
         assert (example["label"][foreign] > 0).all()
         np.testing.assert_array_equal(example["image"][~foreign][:, 3], stored[~foreign])
     assert known
+    assert foreign_shown > 10
 
 
 def test_two_views_show_the_same_place_with_other_sequences(index):
