@@ -223,8 +223,8 @@ def test_nothing_is_kept_of_the_examples_that_were_used():
     for _ in islice(train_batches(index, **SETTINGS | options), 60):
         most = max(most, sum(image() is not None for image in index.held))
     assert len(index.opened) >= 240 + 80  # Every example reads anew, composites two cases.
-    # Two cases in each of two threads, and some slack for a thread that is just returning.
-    assert most <= 8
+    # Two cases in each of two threads, and slack for what is just being returned.
+    assert most <= 12
 
 
 def test_what_a_case_is_refused_for_is_told_as_it_was():
