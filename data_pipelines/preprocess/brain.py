@@ -34,6 +34,9 @@ TOOLS = {"hd-bet": "hd-bet", "synthstrip": "mri_synthstrip"}
 
 _FREEDOM_MM = (15.0, 8.0, 4.0)
 _FAT = 1.5
+_BONE = 0.35
+_RIM_MM = 16.0
+_OPENING_MM = 4.0
 _AROUND_MM = 8.0
 _SHIFTS_MM = (-10.0, 0.0, 10.0, 20.0, 30.0)
 _PITCHES = (-20.0, -10.0, 0.0, 10.0, 20.0, 30.0)
@@ -133,6 +136,7 @@ def extract_brain(images: Mapping[str, np.ndarray], grid: Grid, atlas: Atlas) ->
         if fat_like is not None:
             fat = (_relative(fat_like, core) > _FAT).astype(np.float32)
         brain = brain_surface(tissue, fat, prior, grid, prior_mm=freedom)
+        brain = _trimmed(brain, fat > 0.5, tissue < _BONE)
         fit = fit_brain(brain, t1, grid, atlas)
         matrix = fit.matrix
     assert fit is not None  # There is more than one round.
@@ -199,6 +203,21 @@ def tool_mask(image: np.ndarray, grid: Grid, method: str) -> np.ndarray:
     return found
 
 
+def rim(images: Mapping[str, np.ndarray], brain: np.ndarray) -> float:
+    """Returns how bright the shell 2 to 6 mm outside of a brain is, relative to the brain.
+
+    The least over the sequences: bone and air are dark in every one, in noise nothing is.
+    """
+    outside = ndimage.distance_transform_edt(~brain) * WORKING_MM
+    shell = (outside >= 2) & (outside <= 6)
+    if not shell.any() or not brain.any():
+        return 0.0
+    return min(
+        float(np.median(image[shell]) / max(float(np.median(image[brain])), 1e-6))
+        for image in images.values()
+    )
+
+
 def installed() -> str:
     """Returns the first of `TOOLS` whose program is there, else `atlas`."""
     return next((name for name, program in TOOLS.items() if shutil.which(program)), "atlas")
@@ -263,6 +282,20 @@ def _with_skull(
 def _around(inside: np.ndarray, grid: Grid) -> sitk.Image:
     near = ndimage.distance_transform_edt(~inside, sampling=grid.spacing) < _AROUND_MM
     return to_image(near, grid)
+
+
+def _trimmed(brain: np.ndarray, fat: np.ndarray, bone: np.ndarray) -> np.ndarray:
+    """Takes fat and bone near the surface away: orbits, scalp and marrow that rays ran into."""
+    outer = ndimage.distance_transform_edt(brain) * WORKING_MM < _RIM_MM
+    left = brain & ~(outer & (fat | bone))
+    deep = ndimage.distance_transform_edt(left) * WORKING_MM > _OPENING_MM
+    pieces, count = ndimage.label(deep)
+    if count == 0:
+        return brain
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    away = ndimage.distance_transform_edt(pieces != sizes.argmax()) * WORKING_MM
+    return support((away <= _OPENING_MM + 0.5) & brain & ~(outer & fat))
 
 
 def _relative(image: np.ndarray, core: np.ndarray) -> np.ndarray:

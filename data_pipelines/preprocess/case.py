@@ -40,6 +40,7 @@ class _Sequence:
     matrix: np.ndarray  # Points of the reference to points of this sequence.
     working: np.ndarray  # On the working grid.
     stripped: bool
+    bare: np.ndarray | None = None  # Its brain on the working grid, where it is skull-stripped.
     as_is: np.ndarray | None = None  # The same, where the scanner put it.
 
 
@@ -158,6 +159,10 @@ def _coregistered(
         stripped = extraction.is_stripped(array, own)
         placed = to_array(resampled(moving, working, matrix))
         found[name] = _Sequence(images[name], own, matrix, placed, stripped)
+        if stripped:
+            # Not what is not 0 after interpolation, which is half a voxel more on every side.
+            mask = to_image(extraction.support(array).astype(np.float32), own)
+            found[name].bare = to_array(resampled(mask, working, matrix)) > 0.5
         if name != reference:
             found[name].as_is = to_array(resampled(moving, working))
     return found, working
@@ -194,7 +199,7 @@ def _brain(
     if stripped:
         if len(stripped) < len(sequences):
             notes.append(f"only {', '.join(stripped)} skull-stripped; all get the same brain")
-        bare = [extraction.support(images[name]) for name in stripped]
+        bare = [s.bare for s in sequences.values() if s.bare is not None]
         brain = np.mean(bare, axis=0) >= 0.5
         return extraction.fit_brain(brain, t1, working, atlas), "given"
     method = settings.brain_extraction
@@ -307,6 +312,9 @@ def _numbers(
         "atlas_dice": 2 * both / max(float(fit.brain.sum() + expected.sum()), 1.0),
         "atlas_similarity": fit.similarity,
         "atlas_volume_ratio": float(1 / max(abs(np.linalg.det(fit.matrix[:3, :3])), 1e-6)),
+        "rim": extraction.rim(
+            {name: sequence.working for name, sequence in sequences.items()}, fit.brain
+        ),
         "cut": max(0.0, 1 - reached / brain_ml),
         "sequences": rows,
     }

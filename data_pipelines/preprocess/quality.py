@@ -7,6 +7,7 @@ BRAIN_ML = (850.0, 2200.0)
 ATLAS_DICE = 0.85
 MIN_INFORMATION = 0.10
 MAX_CUT = 0.02
+MAX_RIM = 0.85
 MAX_CLIPPED = 0.01
 MAX_DISPLACEMENT_MM = 60.0
 
@@ -33,6 +34,11 @@ def faults(numbers: Mapping[str, Any]) -> list[str]:
         found.append(
             f"{numbers['cut']:.1%} of the brain lies outside of the atlas's grid or the reference "
             f"image; expected at most {MAX_CUT:.0%}"
+        )
+    if numbers["rim"] > MAX_RIM:
+        found.append(
+            f"around the brain it is {numbers['rim']:.0%} as bright as within, in every sequence; "
+            f"expected bone or air, at most {MAX_RIM:.0%}: what was found is no brain"
         )
     for name, sequence in numbers["sequences"].items():
         if sequence["clipped"] > MAX_CLIPPED:
