@@ -6,11 +6,14 @@ python docs/images/augmentation.py FOLDER    # of a case with a mask
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from data_pipelines.case_files import find_files
 from data_pipelines.readers import read_case
@@ -21,8 +24,9 @@ from gmmas_jax.cli import main as gmmas
 from gmmas_jax.config import base_config, load_config, to_dict
 
 SIZE = 112
-SHOWN = (1, 3, 2)
-NAMES = ("T1c", "FLAIR", "T2")
+SHOWN = {1: ("T1c", 3.5), 3: ("FLAIR", 6.0), 2: ("T2", 3.5)}
+"""Channel to name and the z-score that is drawn white."""
+
 ALWAYS = {"probability": 1.0}
 EVERY_SEQUENCE = {"probability": 1.0, "sequence_probability": 1.0}
 CHANGES = {
@@ -84,30 +88,37 @@ def main() -> None:
         function = make_augmentation(**section)
         results[name] = batch if function is None else jax.jit(function)(jax.random.key(4), batch)
     together = jax.jit(make_augmentation(**to_dict(load_config("configs/gmmas.py"))["augment"]))
-    for seed in (11, 12, 13, 15):
-        results[f"gmmas.py, draw {seed - 10}"] = together(jax.random.key(seed), batch)
+    for draw in range(1, 5):
+        results[f"gmmas.py, draw {draw}"] = together(jax.random.key(draw), batch)
+    draw_picture(results).savefig(Path(__file__).with_suffix(".png"), dpi=110)
 
+
+def draw_picture(results: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draws one slice of each batch, three sequences below each other."""
     columns = 9
     rows = -(-len(results) // columns)
-    figure, axes = plt.subplots(3 * rows, columns, figsize=(1.25 * columns, 3.95 * rows))
-    for place in axes.ravel():
-        place.axis("off")
-    for number, (name, result) in enumerate(results.items()):
-        row, column = divmod(number, columns)
-        image, label = np.asarray(result["image"][0]), np.asarray(result["label"][0])
-        for line, (sequence, title) in enumerate(zip(SHOWN, NAMES, strict=True)):
-            place = axes[3 * row + line, column]
-            # Seen from the front: left to right, top to bottom.
-            place.imshow(image[:, SIZE // 2, :, sequence].T[::-1], cmap="gray", vmin=-2.5, vmax=3)
-            place.contour(
-                label[:, SIZE // 2, :].T[::-1] > 0, [0.5], colors="tab:orange", linewidths=0.6
-            )
-            if line == 0:
-                place.set_title(name, fontsize=7)
-            if column == 0:
-                place.text(3, 12, title, fontsize=6, color="white")
-    figure.subplots_adjust(0.005, 0.005, 0.995, 0.96, wspace=0.04, hspace=0.06)
-    figure.savefig(Path(__file__).with_suffix(".png"), dpi=110)
+    figure = plt.figure(figsize=(1.25 * columns, 4.05 * rows))
+    blocks = figure.subfigures(rows, 1)
+    for row, block in enumerate(blocks):
+        names = list(results)[row * columns : (row + 1) * columns]
+        axes = block.subplots(len(SHOWN), columns)
+        block.subplots_adjust(0.005, 0.005, 0.995, 0.945, wspace=0.04, hspace=0.04)
+        for place in axes.ravel():
+            place.axis("off")
+        for column, name in enumerate(names):
+            axes[0, column].set_title(name, fontsize=7, pad=3)
+            image, label = (np.asarray(results[name][key][0]) for key in ("image", "label"))
+            outline = label[:, SIZE // 2].T[::-1] > 0
+            for place, (sequence, (title, brightest)) in zip(
+                axes[:, column], SHOWN.items(), strict=True
+            ):
+                # Seen from the front: left to right, top to bottom.
+                plane = image[:, SIZE // 2, :, sequence].T[::-1]
+                place.imshow(plane, cmap="gray", vmin=-2.5, vmax=brightest)
+                place.contour(outline, [0.5], colors="tab:orange", linewidths=0.6)
+                if column == 0:
+                    place.text(3, 12, title, fontsize=6, color="white")
+    return figure
 
 
 if __name__ == "__main__":

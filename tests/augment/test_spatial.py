@@ -188,15 +188,16 @@ def test_what_lies_beyond_the_patch_is_taken_from_the_whole():
     np.testing.assert_allclose(result["image"], expected, atol=0.06)
 
 
-def test_elastic_field_does_not_fold():
-    nodes = np.random.default_rng(1).choice([-1, 1], (3, 9, 9, 9)) * MAX_DISPLACEMENT
-    position = jnp.linspace(0, 1, 49)
-    matrix = spline_matrix(position, nodes=7)
+@pytest.mark.parametrize(("displacement", "folds"), [(MAX_DISPLACEMENT, False), (0.45, True)])
+def test_elastic_field_does_not_fold(displacement, folds):
+    """At the limit not even where all nodes pull together, across a diagonal; beyond it, it does."""
+    side = np.sign(np.indices((9, 9, 9)).sum(0) - 11.5)
+    nodes = jnp.asarray(-displacement * np.stack([side] * 3), jnp.float32)
+    matrix = spline_matrix(jnp.linspace(0, 1, 49), nodes=7)
     np.testing.assert_allclose(np.asarray(matrix).sum(1), 1, atol=1e-6)
-    field = np.asarray(spline_field(jnp.asarray(nodes, jnp.float32), (matrix,) * 3))
-    step = 6 / 48
-    gradient = np.stack([np.stack(np.gradient(field[i], step), -1) for i in range(3)], -2)
-    assert np.linalg.det(np.eye(3) + gradient).min() > 0
+    field = np.asarray(spline_field(nodes, (matrix,) * 3))
+    gradient = np.stack([np.stack(np.gradient(field[i], 6 / 48), -1) for i in range(3)], -2)
+    assert (np.linalg.det(np.eye(3) + gradient).min() < 0) == folds
 
 
 def test_draws_have_the_strength_and_share_asked_for(off):
