@@ -190,7 +190,7 @@ def test_what_lies_beyond_the_patch_is_taken_from_the_whole():
 
 @pytest.mark.parametrize(("displacement", "folds"), [(MAX_DISPLACEMENT, False), (0.45, True)])
 def test_elastic_field_does_not_fold(displacement, folds):
-    """At the limit not even where all nodes pull together, across a diagonal; beyond it, it does."""
+    """At the limit not even where all nodes pull together across a diagonal; beyond, it does."""
     side = np.sign(np.indices((9, 9, 9)).sum(0) - 11.5)
     nodes = jnp.asarray(-displacement * np.stack([side] * 3), jnp.float32)
     matrix = spline_matrix(jnp.linspace(0, 1, 49), nodes=7)
