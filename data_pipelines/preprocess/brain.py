@@ -237,7 +237,7 @@ def _fit_head(head: sitk.Image, atlas: Atlas) -> np.ndarray:
     upper = points[points[:, 2] > highest - _UPPER_MM]
     side, front = np.median(upper[:, 0]), np.median(upper[:, 1])
     small_fixed, small_head = coarser(fixed, 8.0), coarser(head, 8.0)
-    starts = []
+    starts: list[tuple[float, int, np.ndarray]] = []
     for shift, pitch in product(_SHIFTS_MM, _PITCHES):
         angle = np.deg2rad(pitch)
         start = np.eye(4)

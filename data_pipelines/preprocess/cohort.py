@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from data_pipelines.preprocess.atlas import Atlas, load_atlas
 from data_pipelines.preprocess.case import FORMAT, preprocess_case
@@ -193,5 +193,5 @@ def _done(folder: Path, fingerprint: str, row: Row) -> list[str] | None:
 
 def _result_row(row: Row, faults: list[str]) -> Row:
     names = [*row.images, *(["seg"] if row.seg else [])]
-    paths = {name: f"{row.case_id}/{row.case_id}-{name}.nii.gz" for name in names}
+    paths: dict[str, Any] = {name: f"{row.case_id}/{row.case_id}-{name}.nii.gz" for name in names}
     return replace(row, **paths, quality="fail" if faults else "pass")

@@ -182,7 +182,7 @@ def _method(fixed: sitk.Image, mask: sitk.Image | None, spacing_mm: float) -> An
 
 def _linear(matrix: np.ndarray, fixed: sitk.Image, *, affine: bool) -> sitk.Transform:
     start = to_transform(matrix)
-    transform = sitk.AffineTransform(3) if affine else sitk.Euler3DTransform()
+    transform: Any = sitk.AffineTransform(3) if affine else sitk.Euler3DTransform()
     size = np.array(fixed.GetSize())
     middle = fixed.TransformContinuousIndexToPhysicalPoint(((size - 1) / 2).tolist())
     transform.SetCenter(middle)

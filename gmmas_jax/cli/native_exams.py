@@ -3,6 +3,7 @@
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def predict_native_folder(
     from gmmas_jax.cli.case_results import predict_case
 
     files = find_files(folder, channel_order=channel_order)
-    images = {name: os.path.abspath(path) for name, path in files.images.items()}
+    images: dict[str, Any] = {name: os.path.abspath(path) for name, path in files.images.items()}
     row = Row(case_id=files.case_id, patient_id=files.case_id, **images)
     write_manifest(out / PREPROCESSED / _LIST, [row])
     preprocess_manifest(out / PREPROCESSED / _LIST, out / PREPROCESSED, arguments, workers=1)

@@ -3,8 +3,12 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gmmas_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from data_pipelines.preprocess.settings import Settings
 
 SUMMARY = "co-register, skull-strip and resample native exams; quality numbers and a picture each"
 EXAMPLE = "gmmas preprocess cohort.csv --out preprocessed --workers 4"
@@ -142,7 +146,7 @@ def preprocess_manifest(
     return out / MANIFEST
 
 
-def settings_of(arguments: argparse.Namespace) -> "Settings":  # noqa: F821
+def settings_of(arguments: argparse.Namespace) -> "Settings":
     """Returns the settings that the options say."""
     from data_pipelines.preprocess.settings import Settings
 
