@@ -17,7 +17,7 @@ from data_pipelines.ingest.clinical_entry import (
     make_entry,
 )
 from data_pipelines.ingest.clinical_join import JoinReport, disagreements, join, rows_of
-from data_pipelines.ingest.clinical_values import UnknownSpelling, spelled
+from data_pipelines.ingest.clinical_values import UnknownSpelling, is_missing, spelled
 from data_pipelines.ingest.tables import Table, read_table
 from gmmas_jax.cases.manifest import SPLITS
 from gmmas_jax.cases.tasks import TASKS
@@ -189,10 +189,12 @@ def _generic(cells: Cells) -> Entry:
 
 
 def _split(text: str) -> str | None:
+    if is_missing(text):
+        return None
     word = spelled(text)
-    if word and word not in SPLITS:
-        raise UnknownSpelling(", ".join(SPLITS))
-    return word or None
+    if word not in SPLITS:
+        raise UnknownSpelling(f"one of {', '.join(SPLITS)}")
+    return word
 
 
 def _generic_histology(cells: Cells, case_id: str, values: dict[str, Any]) -> dict[str, str | None]:
