@@ -108,7 +108,8 @@ def augment(
         The batch, shapes and dtypes unchanged, and `mirrored` as of `mirror`.
     """
     k_flip, k_scale, k_shift, k_gamma, k_level, k_noise = jax.random.split(key, 6)
-    result = mirror(batch, jax.random.uniform(k_flip, (_size(batch), 3)) < jnp.asarray([flip]))
+    flips = jax.random.uniform(k_flip, (_size(batch), 3)) < jnp.asarray([flip])
+    result = mirror(batch, flips, axes=[axis for axis in range(3) if flip[axis]])
     if stages.any:
         function = functools.partial(augment_example, stages=stages)
         own = {name: result[name] for name in _EXAMPLE}
@@ -135,12 +136,13 @@ def augment(
     return result | {name: volume.astype(batch[name].dtype) for name, volume in volumes.items()}
 
 
-def mirror(batch: Batch, flips: Array) -> dict[str, Any]:
+def mirror(batch: Batch, flips: Array, *, axes: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
     """Mirrors examples along axes.
 
     Args:
         batch: As for `augment`.
         flips: [b 3] bool, along d, h, w.
+        axes: Those that may be mirrored: the others cost nothing.
 
     Returns:
         The batch with `mirrored` [b 3] bool: True where an example now is a mirror image of the
@@ -148,7 +150,7 @@ def mirror(batch: Batch, flips: Array) -> dict[str, Any]:
         names must be exchanged before it is told or compared.
     """
     result = dict(batch)
-    for axis in range(3):
+    for axis in axes:
         for name in ("image", "whole", "label", "whole_label"):
             volume = result[name]
             chosen = flips[:, axis].reshape(-1, *(1,) * (volume.ndim - 1))
