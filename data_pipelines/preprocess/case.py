@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 from data_pipelines.nifti import read_mask, read_volume, write_volume
 from data_pipelines.preprocess import brain as extraction
@@ -29,6 +30,7 @@ FORMAT = 1
 PICTURE = "qc.png"
 _LEAST_MM = 60.0
 _LEAST_SLICES = 8
+_EDGE_MM = 2.0
 
 
 @dataclass(eq=False)
@@ -145,6 +147,7 @@ def _coregistered(
     array, grid = read_volume(images[reference], notes=notes)
     _check_extent(images[reference], grid)
     fixed = without_bias(to_image(array, grid))
+    inside = _well_inside(array, grid) if extraction.is_stripped(array, grid) else None
     working = regridded(canonical_grid(grid), extraction.WORKING_MM)
     found = {}
     for name in (n for n in SEQUENCES if n in images):
@@ -152,7 +155,7 @@ def _coregistered(
             array, own = read_volume(images[name], notes=notes)
             _check_extent(images[name], own)
             moving = without_bias(to_image(array, own))
-            matrix = _rigid(fixed, moving)
+            matrix = _rigid(fixed, moving, inside)
         else:
             own, moving, matrix = grid, fixed, np.eye(4)
             array = to_array(fixed)
@@ -168,8 +171,14 @@ def _coregistered(
     return found, working
 
 
-def _rigid(fixed: sitk.Image, moving: sitk.Image) -> np.ndarray:
-    """Starts where the scanner says, and where both have their centre; keeps the better."""
+def _rigid(fixed: sitk.Image, moving: sitk.Image, inside: sitk.Image | None = None) -> np.ndarray:
+    """Starts where the scanner says, and where both have their centre; keeps the better.
+
+    Args:
+        fixed: The reference.
+        moving: The other sequence.
+        inside: Where they are compared at the finer levels; None: everywhere.
+    """
     by_mass = sitk.CenteredTransformInitializer(
         fixed, moving, sitk.Euler3DTransform(), sitk.CenteredTransformInitializerFilter.MOMENTS
     )
@@ -181,7 +190,13 @@ def _rigid(fixed: sitk.Image, moving: sitk.Image) -> np.ndarray:
     ]
     # The scanner is believed unless it is clearly wrong.
     best = coarse[1] if coarse[1][1] > 1.1 * coarse[0][1] else coarse[0]
-    return align(fixed, moving, initial=best[0], affine=False, levels_mm=(2, 1))[0]
+    return align(fixed, moving, initial=best[0], affine=False, levels_mm=(2, 1), mask=inside)[0]
+
+
+def _well_inside(array: np.ndarray, grid: Grid) -> sitk.Image:
+    """Returns a stripped brain without its cut edge, which is each sequence's own."""
+    depth = ndimage.distance_transform_edt(array != 0, sampling=grid.spacing)
+    return to_image(depth > _EDGE_MM, grid)
 
 
 def _brain(

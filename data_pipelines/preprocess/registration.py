@@ -1,4 +1,4 @@
-"""Linear and deformable alignment by mutual information, coarse to fine, and how good it is."""
+"""Linear alignment by mutual information, coarse to fine, and how good it is."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -80,48 +80,6 @@ def similarity(
         return -float(method.MetricEvaluate(small, coarser(moving, spacing_mm)))
     except RuntimeError:
         return 0.0
-
-
-def warp(
-    fixed: sitk.Image,
-    moving: sitk.Image,
-    *,
-    initial: np.ndarray,
-    mask: sitk.Image,
-    spacing_mm: float,
-    knots_mm: float,
-    iterations: int,
-) -> sitk.Transform:
-    """Finds a smooth deformation (cubic B-splines) on top of a linear map.
-
-    Args:
-        fixed: float32.
-        moving: float32.
-        initial: float64 [4 4], points of `fixed` to points of `moving`, RAS mm.
-        mask: uint8, where on the fixed image the two are compared.
-        spacing_mm: Of the images compared.
-        knots_mm: Distance of the splines' knots; a coarser grid of twice that comes first.
-        iterations: At most, at each of the two.
-
-    Returns:
-        Points of `fixed` to points of `moving`, in LPS as SimpleITK counts.
-    """
-    small = coarser(fixed, spacing_mm)
-    extent = np.array(small.GetSize()) * np.array(small.GetSpacing())
-    mesh = [max(2, round(side / (2 * knots_mm))) for side in extent]
-    spline = sitk.BSplineTransformInitializer(small, mesh, 3)
-    method = _method(small, mask, spacing_mm)
-    method.SetMovingInitialTransform(to_transform(initial))
-    method.SetInitialTransformAsBSpline(spline, inPlace=True, scaleFactors=[1, 2])
-    method.SetShrinkFactorsPerLevel([1, 1])
-    method.SetSmoothingSigmasPerLevel([0.0, 0.0])
-    method.SetOptimizerAsGradientDescentLineSearch(
-        learningRate=1.0, numberOfIterations=iterations, convergenceMinimumValue=1e-5
-    )
-    method.SetOptimizerScalesFromPhysicalShift()
-    method.Execute(small, coarser(moving, spacing_mm))
-    # The last one added is applied first.
-    return sitk.CompositeTransform([to_transform(initial), spline])
 
 
 def mutual_information(a: np.ndarray, b: np.ndarray) -> float:
