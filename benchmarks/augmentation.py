@@ -18,9 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.machine import machine_facts, save_result, summary
+from benchmarks.machine import save_result
 from gmmas_jax.augment.patch import make_augmentation
 from gmmas_jax.config import base_config, load_config, to_dict
+from gmmas_jax.measure import machine_facts, summary
 
 STAGES = (
     *("rotation", "elastic", "bias", "blur", "low_resolution", "thick_slices"),

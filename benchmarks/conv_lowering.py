@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.machine import alternate, machine_facts, save_result, summary
+from benchmarks.machine import save_result
 from gmmas_jax.config import load_config
+from gmmas_jax.measure import alternate, machine_facts, summary
 from gmmas_jax.models import conv, layers
 from gmmas_jax.models.gmmas import make_model
 from gmmas_jax.train.state import example_inputs

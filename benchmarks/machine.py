@@ -5,10 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gmmas_jax.measure import alternate, machine_facts, summary
-
-__all__ = ["RESULTS", "alternate", "machine_facts", "save_result", "summary"]
-
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -20,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.machine import alternate, machine_facts, save_result, summary
+from benchmarks.machine import save_result
 from benchmarks.pytorch_mini import MiniGMMAS, Objective, torch_layout
 from gmmas_jax.config import load_config
+from gmmas_jax.measure import alternate, machine_facts, summary
 from gmmas_jax.models.gmmas import GMMAS, make_model
 from gmmas_jax.objectives.combine import make_objective
 from gmmas_jax.train.optimizer import decay_mask, make_optimizer

@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from benchmarks.machine import machine_facts, save_result
+from benchmarks.machine import save_result
 from data_pipelines.nifti import read_volume, write_volume
 from data_pipelines.preprocess.bias import without_bias
 from data_pipelines.preprocess.case import _rigid
 from data_pipelines.preprocess.images import resampled, to_array, to_image
 from data_pipelines.preprocess.registration import mutual_information
+from gmmas_jax.measure import machine_facts
 
 DATA = Path("../shared/data")
 CASES = ("tcga-fg-6692/raw", "tcga-du-7294/native")

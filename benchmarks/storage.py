@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import machine_facts, save_result
+from benchmarks.machine import save_result
 from benchmarks.storage_layouts import LAYOUTS, SIZE, reader, synthetic_case, write
+from gmmas_jax.measure import machine_facts
 
 
 def measure(

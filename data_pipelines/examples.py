@@ -28,6 +28,8 @@ def case_example(
 ) -> dict[str, np.ndarray]:
     """Returns what a batch holds of one case, without what is known of the patient.
 
+    Volumes keep the dtypes of the store: on their way to the device, bytes are what costs.
+
     Args:
         arrays: Of the case; of `composite_case.with_composite` where there is a composite.
         start: First voxel of the patch.
@@ -39,12 +41,11 @@ def case_example(
     if label is None or whole_label is None:
         label = np.zeros(arrays.image.shape[:3], np.uint8)
         whole_label = np.zeros(arrays.whole.shape[:3], np.uint8)
-    # Cast while it is copied: a volume of this size costs as much to pass through as to read.
-    image, label = cut(arrays.image, start, patch, np.float32), cut(label, start, patch, np.int32)
+    image, label = cut(arrays.image, start, patch), cut(label, start, patch)
     if composite is not None:
         paste(image, start, composite.box, composite.image)
         paste(label, start, composite.box, composite.label)
-    whole = arrays.whole.astype(np.float32)
+    whole = np.array(arrays.whole)
     # Set, not multiplied: zero times a negative value is minus zero.
     for volume in (image, whole):
         volume[..., shown == 0] = 0
@@ -54,7 +55,7 @@ def case_example(
         "whole": whole,
         "box": patch_box(start, patch, arrays.image.shape[:3]),
         "label": label,
-        "whole_label": whole_label.astype(np.int32),
+        "whole_label": whole_label,
         "label_valid": np.array(arrays.label is not None, np.float32),
     }
 
@@ -65,12 +66,12 @@ def example_kinds(
     """Returns dtype and shape of an example of `train_batches`."""
     channels = len(SEQUENCES)
     kinds: dict[str, Any] = {
-        "image": tf.TensorSpec((*patch, channels), tf.float32),
+        "image": tf.TensorSpec((*patch, channels), tf.float16),
         "present": tf.TensorSpec((channels,), tf.float32),
-        "whole": tf.TensorSpec((*whole, channels), tf.float32),
+        "whole": tf.TensorSpec((*whole, channels), tf.float16),
         "box": tf.TensorSpec((2, 3), tf.float32),
-        "label": tf.TensorSpec(patch, tf.int32),
-        "whole_label": tf.TensorSpec(whole, tf.int32),
+        "label": tf.TensorSpec(patch, tf.uint8),
+        "whole_label": tf.TensorSpec(whole, tf.uint8),
         "label_valid": tf.TensorSpec((), tf.float32),
         "case_index": tf.TensorSpec((), tf.int32),
         "targets": {task: tf.TensorSpec((len(TASKS[task]),), tf.float32) for task in tasks},

@@ -77,9 +77,9 @@ def train_batches(
 
     Returns:
         Batches of NumPy arrays, b = batch_size / process_count:
-        image float32 [b d h w 4], z-scores, 0 where absent or not shown; present float32 [b 4];
-        whole float32 [b D H W 4]; box float32 [b 2 3], see `sampling.patch_box`;
-        label int32 [b d h w]; whole_label int32 [b D H W]; label_valid float32 [b];
+        image float16 [b d h w 4], z-scores, 0 where absent or not shown; present float32 [b 4];
+        whole float16 [b D H W 4]; box float32 [b 2 3], see `sampling.patch_box`;
+        label uint8 [b d h w]; whole_label uint8 [b D H W]; label_valid float32 [b];
         targets {task: float32 [b k]}, one-hot, or the proportions of a composite, all 0 where
         unknown; target_valid {task: float32 [b]};
         case_index int32 [b], into `index.cases`, of a composite its first case.

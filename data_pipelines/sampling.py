@@ -82,21 +82,18 @@ def patch_start(
     return (x, y, z)
 
 
-def cut(
-    volume: np.ndarray, start: Sequence[int], patch: Sequence[int], dtype: type | None = None
-) -> np.ndarray:
+def cut(volume: np.ndarray, start: Sequence[int], patch: Sequence[int]) -> np.ndarray:
     """Returns the patch of a volume that begins at a voxel; zeros where it reaches beyond.
 
     Args:
         volume: [d h w ...], may lie on disk.
         start: First voxel; may be negative.
         patch: d, h, w of the result.
-        dtype: Of the result; None for the volume's.
 
     Returns:
         A copy [patch ...] in memory.
     """
-    result = np.zeros((*patch, *volume.shape[3:]), dtype or volume.dtype)
+    result = np.zeros((*patch, *volume.shape[3:]), volume.dtype)
     source, target = [], []
     for first, extent, size in zip(start, patch, volume.shape, strict=False):
         low, high = max(int(first), 0), min(int(first) + extent, size)

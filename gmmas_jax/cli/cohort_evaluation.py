@@ -1,6 +1,7 @@
 """What `gmmas evaluate` does: predict every case, score it, summarise, report."""
 
 import os
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -186,6 +187,15 @@ def short_table(metrics: Mapping[str, Any]) -> str:
 
 def _rows(cohort: Path, split: str | None) -> list[Row]:
     rows = read_manifest(cohort)
+    failed = [row.case_id for row in rows if row.quality == "fail"]
+    if failed:
+        print(f"left out, quality=fail in the manifest: {', '.join(failed)}", file=sys.stderr)
+        rows = [row for row in rows if row.quality != "fail"]
+    if not rows:
+        raise UserError(
+            f"{cohort}: every case has quality=fail; expected some that can be used. Look at what "
+            "`gmmas preprocess` said of them."
+        )
     if split is None:
         return rows
     chosen = [row for row in rows if row.split == split]

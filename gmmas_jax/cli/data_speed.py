@@ -98,12 +98,18 @@ def _stages(
 
     from data_pipelines.speed.ours import batches, crop_sampler
     from gmmas_jax.augment.patch import make_augmentation
+    from gmmas_jax.train.step import widen
 
     data, tasks = config["data"], config["objective"]["tasks"]
     stream = batches(index, data, tasks, workers=len(os.sched_getaffinity(0)))
     host = next(stream)
     augmentation = make_augmentation(**config["augment"])
-    augment = jax.jit(augmentation or (lambda _, batch: dict(batch)))
+
+    @jax.jit
+    def augment(key: Any, batch: Any) -> Any:
+        wide = widen(batch)
+        return wide if augmentation is None else augmentation(key, wide)
+
     device = jax.device_put(host)
     keys = iter(range(2**31))
 

@@ -215,6 +215,8 @@ def compile_train_step(
 ) -> TrainStep:
     """Compiles a step for a mesh; the state that is passed in is consumed.
 
+    Batches may come in narrow dtypes, as a store holds them; the step gets them wide (`widen`).
+
     Args:
         step: From `make_train_step`.
         mesh: From `make_mesh`; calls must be made inside `jax.set_mesh(mesh)`.
@@ -228,11 +230,12 @@ def compile_train_step(
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
     )
-    if transform is None:
-        return compiled
 
     def transform_next(index: Array, batch: Batch) -> Batch:
-        return transform(rng.stream_key(seed, "transform", index), batch)
+        wide = widen(batch)
+        if transform is None:
+            return wide
+        return transform(rng.stream_key(seed, "transform", index), wide)
 
     # A program of its own. In the step's, XLA's CPU backend would compute it again for each reader
     # of the images: a fifth of the mini network's step.
@@ -242,3 +245,9 @@ def compile_train_step(
         out_shardings=batch_sharding(mesh),
     )
     return lambda state, batch: compiled(state, transformed(state.step, batch))
+
+
+def widen(batch: Batch) -> Batch:
+    """Returns a batch with float16 arrays as float32, and uint8 as int32."""
+    wide = {jnp.dtype(jnp.float16): jnp.float32, jnp.dtype(jnp.uint8): jnp.int32}
+    return jax.tree.map(lambda array: array.astype(wide.get(array.dtype, array.dtype)), batch)

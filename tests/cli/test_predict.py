@@ -14,7 +14,7 @@ import pytest
 from scipy import ndimage
 
 from gmmas_jax.cases.findings import validate_findings
-from gmmas_jax.cases.manifest import Row, write_manifest
+from gmmas_jax.cases.manifest import Row, read_manifest, write_manifest
 from gmmas_jax.cli.case_results import predict_cohort, predict_folder
 from gmmas_jax.cli.cohort_evaluation import evaluate, short_table
 from gmmas_jax.errors import UserError
@@ -232,6 +232,21 @@ def test_evaluation_scores_the_written_mask(predictor: Predictor, tmp_path: Path
     dice = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
     assert metrics["regions"]["WT"]["dice"]["mean"] == pytest.approx(dice)
     assert metrics["subsets"] == {}
+
+
+def test_cases_of_failed_quality_are_left_out_by_name(predictor: Predictor, tmp_path, capsys):
+    manifest = cohort(tmp_path, count=2)
+    rows = [
+        dataclasses.replace(row, quality=quality)
+        for row, quality in zip(read_manifest(manifest), ("fail", "pass"), strict=True)
+    ]
+    write_manifest(manifest, rows)
+    metrics = evaluate(predictor, manifest, tmp_path / "out", subset_cases=0)
+    assert metrics["n"] == 1
+    assert "left out, quality=fail in the manifest: case0" in capsys.readouterr().err
+    write_manifest(manifest, [dataclasses.replace(row, quality="fail") for row in rows])
+    with pytest.raises(UserError, match="every case has quality=fail"):
+        evaluate(predictor, manifest, tmp_path / "none", subset_cases=0)
 
 
 def test_a_split_without_cases_is_told(predictor: Predictor, tmp_path: Path):

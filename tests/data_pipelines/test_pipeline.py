@@ -65,12 +65,12 @@ def test_shapes_and_dtypes_are_those_of_a_batch(index):
     batch = take(index, 1)[0]
     kinds = jax.tree.map(lambda array: (array.dtype.name, array.shape), batch)
     assert kinds == {
-        "image": ("float32", (4, 8, 8, 8, 4)),
+        "image": ("float16", (4, 8, 8, 8, 4)),
         "present": ("float32", (4, 4)),
-        "whole": ("float32", (4, 6, 5, 4, 4)),
+        "whole": ("float16", (4, 6, 5, 4, 4)),
         "box": ("float32", (4, 2, 3)),
-        "label": ("int32", (4, 8, 8, 8)),
-        "whole_label": ("int32", (4, 6, 5, 4)),
+        "label": ("uint8", (4, 8, 8, 8)),
+        "whole_label": ("uint8", (4, 6, 5, 4)),
         "label_valid": ("float32", (4,)),
         "targets": {"idh": ("float32", (4, 2)), "grade": ("float32", (4, 3))},
         "target_valid": {"idh": ("float32", (4,)), "grade": ("float32", (4,))},

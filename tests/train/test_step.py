@@ -20,6 +20,7 @@ from gmmas_jax.train.step import (
     make_loss_fn,
     make_train_step,
     whole_batch_gradient,
+    widen,
 )
 
 CONFIG = make_config()
@@ -148,3 +149,33 @@ def test_transform_sees_each_batch_with_its_own_key():
     keys = [stream_key(0, "transform", index) for index in (0, 1)]
     expected = [jax.random.uniform(key, minval=0.1, maxval=0.2) for key in keys]
     np.testing.assert_allclose(shares, expected, rtol=1e-4)
+
+
+def test_narrow_batches_reach_the_step_wide():
+    batch = {
+        "image": jnp.asarray([0.5, -2.0], jnp.float16),
+        "label": jnp.asarray([3, 0], jnp.uint8),
+        "case_index": jnp.arange(2),
+        "mirrored": jnp.asarray([True, False]),
+    }
+    wide = widen(batch)
+    dtypes = {name: str(array.dtype) for name, array in wide.items()}
+    assert dtypes == {
+        "image": "float32",
+        "label": "int32",
+        "case_index": "int32",
+        "mirrored": "bool",
+    }
+    assert wide["image"].tolist() == [0.5, -2.0]
+    mesh, state = make_mesh(data=-1, fsdp=1), _initial(PLAIN)
+    shardings = state_shardings(state, mesh, split_above_bytes=2**20)
+
+    def seen(state, batch):
+        assert batch["image"].dtype == jnp.float32
+        return state, {"image": batch["image"].mean()}
+
+    image = _batch()["image"].astype(jnp.float16)
+    step = compile_train_step(seen, mesh=mesh, shardings=shardings, seed=0)
+    with jax.set_mesh(mesh):
+        _, metrics = step(jax.tree.map(jnp.copy, state), {"image": image})
+    np.testing.assert_allclose(metrics["image"], image.astype(jnp.float32).mean(), rtol=1e-5)

@@ -1,7 +1,7 @@
-"""Draws augmentation.png: one slice of a generated patch under each transform.
+"""Draws docs/images/augmentation.png: one slice of a generated patch under each transform.
 
-python docs/images/augmentation.py           # of a patient that is generated for it
-python docs/images/augmentation.py FOLDER    # of a case with a mask
+python docs/scripts/augmentation_picture.py           # of a patient that is generated for it
+python docs/scripts/augmentation_picture.py FOLDER    # of a case with a mask
 """
 
 import sys
@@ -23,6 +23,7 @@ from gmmas_jax.cases.prepare import prepare, whole_label, whole_volume
 from gmmas_jax.cli import main as gmmas
 from gmmas_jax.config import base_config, load_config, to_dict
 
+PICTURE = Path("docs/images/augmentation.png")
 SIZE = 112
 SHOWN = {1: ("T1c", 3.5), 3: ("FLAIR", 6.0), 2: ("T2", 3.5)}
 """Channel to name and the z-score that is drawn white."""
@@ -90,7 +91,7 @@ def main() -> None:
     together = jax.jit(make_augmentation(**to_dict(load_config("configs/gmmas.py"))["augment"]))
     for draw in range(1, 5):
         results[f"gmmas.py, draw {draw}"] = together(jax.random.key(draw), batch)
-    draw_picture(results).savefig(Path(__file__).with_suffix(".png"), dpi=110)
+    draw_picture(results).savefig(PICTURE, dpi=110)
 
 
 def draw_picture(results: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -102,7 +103,7 @@ def draw_picture(results: Mapping[str, Mapping[str, Any]]) -> Figure:
     for row, block in enumerate(blocks):
         names = list(results)[row * columns : (row + 1) * columns]
         axes = block.subplots(len(SHOWN), columns)
-        block.subplots_adjust(0.005, 0.005, 0.995, 0.945, wspace=0.04, hspace=0.04)
+        block.subplots_adjust(0.005, 0.03, 0.995, 0.92, wspace=0.04, hspace=0.04)
         for place in axes.ravel():
             place.axis("off")
         for column, name in enumerate(names):
