@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gmmas_jax.cli.memory import add_max_memory
 from gmmas_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ EXAMPLE = "gmmas build cohort.csv --out store --config configs/gmmas.py"
 SOME_SKIPPED = 3
 """Exit code: the store was built, without cases that could not be used."""
 
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TOLD = 20
 _MANY = 5000
 """Cases that one machine needs hours for."""
@@ -49,9 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes (default: as many as fit)"
     )
-    parser.add_argument(
-        "--max-memory", metavar="8G", help="for all workers together (default: 0.8 of what is free)"
-    )
+    add_max_memory(parser)
     parser.add_argument(
         "--beam", action="store_true", help="let Apache Beam spread the cases over machines"
     )
@@ -79,7 +77,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--workers is {arguments.workers}; expected at least 1.")
     if arguments.beam_options is not None and not arguments.beam:
         raise UserError("--beam-options without --beam; expected both, or neither. Add --beam.")
-    max_memory = None if arguments.max_memory is None else parse_bytes(arguments.max_memory)
     spacing_mm, whole = _settings(arguments)
     rows = read_manifest(arguments.cohort)
     if len(rows) >= _MANY and not arguments.beam:
@@ -96,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
             spacing_mm=spacing_mm,
             whole=whole,
             workers=arguments.workers,
-            max_memory=max_memory,
+            max_memory=arguments.max_memory,
             beam=shlex.split(arguments.beam_options or "") if arguments.beam else None,
             strict=arguments.strict,
             on_case=lambda done, _, case_id: progress.done(done, case_id),
@@ -129,24 +126,6 @@ def tell(report: "StoreReport") -> None:
             "again.",
             file=sys.stderr,
         )
-
-
-def parse_bytes(text: str) -> int:
-    """Reads an amount of memory such as 8G or 500M.
-
-    Raises:
-        UserError: If it is none.
-    """
-    number, unit = text.upper().removesuffix("B").removesuffix("I"), ""
-    if number and number[-1] in _UNITS:
-        number, unit = number[:-1], number[-1]
-    try:
-        amount = int(float(number) * _UNITS[unit])
-    except (ValueError, OverflowError):
-        amount = 0
-    if amount <= 0:
-        raise UserError(f"--max-memory is {text!r}; expected an amount such as 8G or 500M.")
-    return amount
 
 
 def _settings(arguments: argparse.Namespace) -> tuple[float, tuple[int, int, int]]:

@@ -1,16 +1,13 @@
 """`gmmas check`: the integrity report over a manifest."""
 
 import argparse
-import re
 from pathlib import Path
 
+from gmmas_jax.cli.memory import add_max_memory
 from gmmas_jax.errors import UserError
 
 SUMMARY = "find what is wrong with a cohort: files, geometry, labels, duplicates, leakage"
 EXAMPLE = "gmmas check cohort.csv --out check.json --against pretraining.csv"
-
-_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?)(?:i?B)?", re.IGNORECASE)
-_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,24 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes, at most (default: as many as fit)"
     )
-    parser.add_argument(
-        "--max-memory",
-        type=memory_size,
-        metavar="SIZE",
-        help="for all workers together, for example 8G (default: 0.8 of what is free)",
-    )
-
-
-def memory_size(text: str) -> int:
-    """Returns the bytes that a size such as 8G or 500M means.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is no size.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or float(match["number"]) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected for example 8G or 500M")
-    return int(float(match["number"]) * 2 ** _UNITS[match["unit"].upper()])
+    add_max_memory(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gmmas_jax.cli.memory import add_max_memory
 from gmmas_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "co-register, skull-strip and resample native exams; quality numbers and a picture each"
 EXAMPLE = "gmmas preprocess cohort.csv --out preprocessed --workers 4"
-
-_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes (default: as many as cores and memory allow)",
     )
-    parser.add_argument(
-        "--max-memory", metavar="SIZE", help="memory of all workers together, for example 8G"
-    )
+    add_max_memory(parser)
 
 
 def add_preprocessing_options(parser: argparse._ActionsContainer) -> None:
@@ -94,7 +91,7 @@ def preprocess_manifest(
     arguments: argparse.Namespace,
     *,
     workers: int | None = None,
-    max_memory: str | None = None,
+    max_memory: int | None = None,
 ) -> Path:
     """Preprocesses a manifest with the options of `add_preprocessing_options`.
 
@@ -116,8 +113,8 @@ def preprocess_manifest(
     rows = read_manifest(cohort)
     if workers is not None and workers < 1:
         raise UserError(f"--workers is {workers}; expected at least 1.")
-    room = None if max_memory is None else _bytes(max_memory)
-    count = min(workers or len(rows), worker_count(BYTES_EACH, max_memory=room), len(rows))
+    fitting = worker_count(BYTES_EACH, max_memory=max_memory)
+    count = min(workers or len(rows), fitting, len(rows))
     with CaseProgress("preprocess", len(rows)) as progress:
         made, failed, errors = preprocess_cohort(
             rows,
@@ -170,15 +167,3 @@ def check_engine() -> None:
             "packages. Install them (pip install SimpleITK), or give preprocessed exams."
         ) from error
     assert SimpleITK.Version is not None
-
-
-def _bytes(text: str) -> int:
-    unit = _UNITS.get(text[-1:].upper(), 1)
-    digits = text[:-1] if text[-1:].upper() in _UNITS else text
-    try:
-        size = float(digits) * unit
-    except ValueError:
-        size = 0.0
-    if not size >= 1:
-        raise UserError(f"--max-memory is {text!r}; expected a size such as 8G or 500M.")
-    return int(size)

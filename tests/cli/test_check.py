@@ -6,7 +6,6 @@ import pytest
 
 from gmmas_jax.cases.manifest import write_manifest
 from gmmas_jax.cli import main
-from gmmas_jax.cli.check import memory_size
 from tests.data_pipelines.check.heads import write_case
 
 
@@ -71,10 +70,3 @@ def test_mistakes(tmp_path, capsys, words, message):
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not (tmp_path / "check.json").exists()
-
-
-def test_sizes():
-    assert memory_size("8G") == 8 * 2**30
-    assert memory_size("500 MiB") == 500 * 2**20
-    assert memory_size("1.5gb") == 3 * 2**29
-    assert memory_size("4096") == 4096
