@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.cli.cohorts import write_cohort
 from tests.data_pipelines.ingest.layout_trees import plant, plant_brats2021, plant_brats2023
 
 _BESIDE = Path(__file__).parents[2].parent / "shared" / "data"
+_LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))"
 _MAIN = "import sys; from gmmas_jax.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -198,8 +198,7 @@ def test_a_disk_without_room_stops_an_export_with_one_message(tmp_path):
     cohort = write_cohort(tmp_path / "cohort")
     words = ["export-cohort", str(cohort), "--layout", "bids", "--out", str(tmp_path / "out")]
     done = subprocess.run(
-        [sys.executable, "-c", _MAIN, *words],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
+        [sys.executable, "-c", f"{_LIMIT}; {_MAIN}", *words],
         capture_output=True,
         text=True,
         check=False,
