@@ -13,7 +13,7 @@ from data_pipelines.nifti import read_mask, read_volume, write_volume
 from data_pipelines.preprocess import brain as extraction
 from data_pipelines.preprocess.atlas import Atlas
 from data_pipelines.preprocess.bias import without_bias
-from data_pipelines.preprocess.images import regridded, resampled, to_array, to_image
+from data_pipelines.preprocess.images import antialiased, regridded, resampled, to_array, to_image
 from data_pipelines.preprocess.native import RECORD, grid_record, resampled_labels
 from data_pipelines.preprocess.picture import Panel, quality_png
 from data_pipelines.preprocess.quality import faults
@@ -31,6 +31,7 @@ PICTURE = "qc.png"
 _LEAST_MM = 60.0
 _LEAST_SLICES = 8
 _EDGE_MM = 2.0
+_NEAR_MM = 2.0
 
 
 @dataclass(eq=False)
@@ -86,6 +87,8 @@ def preprocess_case(
         fit, method = _brain(sequences, reference, working, atlas, settings, notes)
     except UserError as error:
         raise UserError(f"{case_id}: {error}") from error
+    if method != "given":
+        _refine(sequences, reference, working, fit.brain)
     pose = fit.matrix
     if settings.fit == "rigid":
         pose = rigid_part(fit.matrix, atlas.centre)
@@ -95,6 +98,8 @@ def preprocess_case(
         raise UserError(f"{case_id}: no brain on the atlas grid; expected a head. Look at it.")
     if method == "none":
         kept = np.ones_like(kept)
+    elif method != "given":
+        kept &= _mostly_reached(sequences, pose, atlas.grid)
     out = output_folder(out)
     entries, panels = {}, []
     for name, sequence in sequences.items():
@@ -193,6 +198,34 @@ def _rigid(fixed: sitk.Image, moving: sitk.Image, inside: sitk.Image | None = No
     return align(fixed, moving, initial=best[0], affine=False, levels_mm=(2, 1), mask=inside)[0]
 
 
+def _refine(
+    sequences: Mapping[str, _Sequence], reference: str, working: Grid, brain: np.ndarray
+) -> None:
+    """Registers sequences once more where the brain is: scalp, jaw and neck move apart from it."""
+    depth = ndimage.distance_transform_edt(~brain, sampling=working.spacing)
+    near = to_image(depth <= _NEAR_MM, working)
+    fixed = without_bias(to_image(*read_volume(sequences[reference].path)))
+    for name, sequence in sequences.items():
+        if name == reference:
+            continue
+        moving = without_bias(to_image(*read_volume(sequence.path)))
+        sequence.matrix, _ = align(
+            fixed, moving, initial=sequence.matrix, affine=False, levels_mm=(2, 1), mask=near
+        )
+        sequence.working = to_array(resampled(moving, working, sequence.matrix))
+
+
+def _mostly_reached(sequences: Mapping[str, _Sequence], pose: np.ndarray, grid: Grid) -> np.ndarray:
+    """Returns where more than half of the sequences have voxels; rays run on beyond the edge."""
+    count = np.zeros(grid.shape, np.uint8)
+    for sequence in sequences.values():
+        covered = to_image(np.ones(sequence.grid.shape, np.uint8), sequence.grid)
+        matrix = sequence.matrix @ pose
+        count += to_array(resampled(covered, grid, matrix, interpolator=sitk.sitkNearestNeighbor))
+    reached: np.ndarray = 2 * count > len(sequences)
+    return reached
+
+
 def _well_inside(array: np.ndarray, grid: Grid) -> sitk.Image:
     """Returns a stripped brain without its cut edge, which is each sequence's own."""
     depth = ndimage.distance_transform_edt(array != 0, sampling=grid.spacing)
@@ -241,7 +274,8 @@ def _written(
     """Interpolates a sequence once, from its file to the atlas, and writes it."""
     array, own = read_volume(sequence.path)
     matrix = sequence.matrix @ pose
-    image = resampled(to_image(array, own), grid, matrix)
+    fine = antialiased(array, own, min(grid.spacing))
+    image = resampled(to_image(fine, own), grid, matrix)
     if settings.n4_output:
         image = without_bias(image, to_image(kept, grid))
     values = to_array(image)

@@ -5,6 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from data_pipelines.preprocess.images import (
+    antialiased,
     coarser,
     grid_of,
     regridded,
@@ -56,6 +57,17 @@ def test_a_coarser_image_keeps_thick_slices_and_its_place():
     small = coarser(to_image(np.ones(where.shape, np.float32), where), 4.0)
     assert small.GetSize() == (10, 10, 10)
     np.testing.assert_allclose(grid_of(small).corners().mean(0), where.corners().mean(0), atol=1e-6)
+
+
+def test_only_axes_that_are_finer_are_smoothed():
+    where = grid(shape=(9, 9, 9), spacing=(0.5, 1, 4))
+    array = np.zeros(where.shape, np.float32)
+    array[4, 4, 4] = 1
+    smooth = antialiased(array, where, 1.0)
+    assert np.count_nonzero(smooth[4, :, 4]) == np.count_nonzero(smooth[4, 4, :]) == 1
+    assert smooth[3, 4, 4] == smooth[5, 4, 4] > 0.1
+    assert smooth.sum() == pytest.approx(1, rel=1e-4)
+    np.testing.assert_array_equal(antialiased(array, where, 0.5), array)
 
 
 def test_another_spacing_covers_the_same_extent():
