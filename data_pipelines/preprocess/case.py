@@ -26,7 +26,7 @@ from gmmas_jax.cases.labels import convert_back, convert_labels, infer_conventio
 from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 PICTURE = "qc.png"
 _LEAST_MM = 60.0
 _LEAST_SLICES = 8
