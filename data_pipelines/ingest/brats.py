@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data_pipelines.ingest.found import Found
-from data_pipelines.ingest.gather import Gathering, Options, folders, single_files, stem
+from data_pipelines.ingest.gather import Gathering, Options, folders, stem
 from data_pipelines.ingest.tables import read_table
 from gmmas_jax.cases.manifest import SPLITS
 from gmmas_jax.cases.sequences import canonical_sequence
-from gmmas_jax.errors import UserError
 
 ID_2023 = re.compile(
     r"BraTS-(?P<set>[A-Za-z]+)-(?P<patient>\d{5})-(?P<timepoint>\d{3})", re.IGNORECASE
@@ -47,10 +46,8 @@ def brats2023(source: Path, *, options: Options) -> Found:
     for case_id in sorted(cases.keys() | named.keys()):
         match = ID_2023.fullmatch(case_id)
         assert match is not None  # Both patterns contain it.
-        try:
-            files = single_files(case_id, cases.get(case_id, {}))
-        except UserError as error:
-            gathering.refused.append(str(error))
+        files = gathering.single_files(case_id, cases.get(case_id, {}))
+        if files is None:
             continue
         seg = files.pop("seg", None)
         first = next(iter(files.values()), source)
@@ -87,10 +84,8 @@ def brats2021(source: Path, *, options: Options) -> Found:
     _adopt_strange_masks(cases, gathering)
     sites = _sites(source)
     for case_id in sorted(cases.keys() | named.keys()):
-        try:
-            files = single_files(case_id, cases.get(case_id, {}))
-        except UserError as error:
-            gathering.refused.append(str(error))
+        files = gathering.single_files(case_id, cases.get(case_id, {}))
+        if files is None:
             continue
         masks = [files.pop(kind) for kind in _MASKS if kind in files]
         if masks and stem(masks[0].name).lower().endswith("_glistrboost"):

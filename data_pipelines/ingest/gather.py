@@ -64,6 +64,16 @@ class Gathering:
         """Notes what is true of many cases; they are told in one line."""
         self._remarks.setdefault(text, []).append(case_id)
 
+    def single_files(
+        self, case_id: str, files: Mapping[str, Iterable[Path]]
+    ) -> dict[str, Path] | None:
+        """As the function of this name; a case with two files of a kind is refused, and None."""
+        try:
+            return single_files(case_id, files)
+        except UserError as error:
+            self.refused.append(str(error))
+            return None
+
     def add(
         self,
         case_id: str,

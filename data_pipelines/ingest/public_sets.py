@@ -5,9 +5,8 @@ from pathlib import Path
 
 from data_pipelines.ingest.brats import matching_files
 from data_pipelines.ingest.found import Found
-from data_pipelines.ingest.gather import Gathering, Options, folders, single_files, stem
+from data_pipelines.ingest.gather import Gathering, Options, folders, stem
 from gmmas_jax.cases.sequences import canonical_sequence
-from gmmas_jax.errors import UserError
 
 UCSF_ID = re.compile(r"(?P<patient>UCSF-PDGM-\d{3,4})(_(?P<timepoint>FU\w+?))?(_nifti)?")
 UPENN_ID = re.compile(r"(?P<patient>UPENN-GBM-\d{5})_(?P<timepoint>\d{2})")
@@ -37,10 +36,8 @@ def ucsf_pdgm(source: Path, *, options: Options) -> Found:
     for case_id in sorted(cases.keys() | places.keys()):
         match = UCSF_ID.fullmatch(case_id)
         assert match is not None  # Both patterns allow nothing else.
-        try:
-            files = single_files(case_id, cases.get(case_id, {}))
-        except UserError as error:
-            gathering.refused.append(str(error))
+        files = gathering.single_files(case_id, cases.get(case_id, {}))
+        if files is None:
             continue
         seg = files.pop("tumor_segmentation", None)
         gathering.add(
@@ -71,10 +68,8 @@ def upenn_gbm(source: Path, *, options: Options) -> Found:
     for case_id in sorted(cases.keys() | named.keys()):
         match = UPENN_ID.fullmatch(case_id)
         assert match is not None  # Both patterns contain it.
-        try:
-            files = single_files(case_id, cases.get(case_id, {}))
-        except UserError as error:
-            gathering.refused.append(str(error))
+        files = gathering.single_files(case_id, cases.get(case_id, {}))
+        if files is None:
             continue
         seg, automated = files.pop("segm", None), files.pop("automated_approx_segm", None)
         if seg is None and automated is not None:
@@ -115,10 +110,8 @@ def lumiere(source: Path, *, options: Options) -> Found:
             sequence = canonical_sequence(stem(path.name))
             if sequence is not None:
                 files.setdefault(sequence, []).append(path)
-        try:
-            images = single_files(case_id, files)
-        except UserError as error:
-            gathering.refused.append(str(error))
+        images = gathering.single_files(case_id, files)
+        if images is None:
             continue
         gathering.add(
             case_id,
