@@ -24,7 +24,7 @@ import SimpleITK as sitk
 from benchmarks.machine import save_result
 from data_pipelines.nifti import read_volume, write_volume
 from data_pipelines.preprocess.bias import without_bias
-from data_pipelines.preprocess.case import _rigid
+from data_pipelines.preprocess.coregistration import rigid
 from data_pipelines.preprocess.images import resampled, to_array, to_image
 from data_pipelines.preprocess.registration import mutual_information
 from gmmas_jax.measure import machine_facts
@@ -73,7 +73,7 @@ def _case(case: str, program: str) -> list[dict[str, object]]:
         for name in MOVING:
             before = to_array(resampled(images[name], grids["t1c"]))
             start = _cpu()
-            matrix = _rigid(images["t1c"], images[name])
+            matrix = rigid(images["t1c"], images[name])
             ours_s = _cpu() - start
             ours = to_array(resampled(images[name], grids["t1c"], matrix))
             out = Path(folder) / "moved.nii.gz"

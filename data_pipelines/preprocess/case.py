@@ -1,50 +1,31 @@
-"""One case: co-registration, atlas, brain, one interpolation, files, numbers and a picture."""
+"""One case from its files to its results: registration, brain, one interpolation, numbers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
 
 from data_pipelines.nifti import read_mask, read_volume, write_volume
 from data_pipelines.preprocess import brain as extraction
 from data_pipelines.preprocess.atlas import Atlas
 from data_pipelines.preprocess.bias import without_bias
-from data_pipelines.preprocess.images import antialiased, regridded, resampled, to_array, to_image
+from data_pipelines.preprocess.coregistration import Sequence, coregistered, refine
+from data_pipelines.preprocess.images import antialiased, resampled, to_array, to_image
 from data_pipelines.preprocess.native import RECORD, grid_record, resampled_labels
 from data_pipelines.preprocess.picture import Panel, quality_png
 from data_pipelines.preprocess.quality import faults
-from data_pipelines.preprocess.registration import align, mutual_information, rigid_part
+from data_pipelines.preprocess.registration import mutual_information, rigid_part
 from data_pipelines.preprocess.settings import Settings
 from gmmas_jax.cases.case import Grid
 from gmmas_jax.cases.files import output_folder, write_bytes, write_json
-from gmmas_jax.cases.geometry import canonical_grid, to_canonical
+from gmmas_jax.cases.geometry import to_canonical
 from gmmas_jax.cases.labels import convert_back, convert_labels, infer_convention
-from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.errors import UserError
 
 FORMAT = 2
 PICTURE = "qc.png"
-_LEAST_MM = 60.0
-_LEAST_SLICES = 8
-_EDGE_MM = 2.0
-_NEAR_MM = 2.0
-
-
-@dataclass(eq=False)
-class _Sequence:
-    """What is known of one sequence; its full volume is read again when it is written."""
-
-    path: Path
-    grid: Grid
-    matrix: np.ndarray  # Points of the reference to points of this sequence.
-    working: np.ndarray  # On the working grid.
-    stripped: bool
-    bare: np.ndarray | None = None  # Its brain on the working grid, where it is skull-stripped.
-    as_is: np.ndarray | None = None  # The same, where the scanner put it.
 
 
 def preprocess_case(
@@ -82,13 +63,13 @@ def preprocess_case(
     reference = settings.pick_reference(list(images))
     if reference != settings.reference:
         notes.append(f"no {settings.reference}; {reference} is the reference")
-    sequences, working = _coregistered(case_id, images, reference, notes)
+    sequences, working = coregistered(case_id, images, reference, notes)
     try:
         fit, method = _brain(sequences, reference, working, atlas, settings, notes)
     except UserError as error:
         raise UserError(f"{case_id}: {error}") from error
     if method != "given":
-        _refine(sequences, reference, working, fit.brain)
+        refine(sequences, reference, working, fit.brain)
     pose = fit.matrix
     if settings.fit == "rigid":
         pose = rigid_part(fit.matrix, atlas.centre)
@@ -145,77 +126,7 @@ def preprocess_case(
     return record
 
 
-def _coregistered(
-    case_id: str, images: Mapping[str, Path], reference: str, notes: list[str]
-) -> tuple[dict[str, _Sequence], Grid]:
-    """Brings every sequence to the reference; at most three full volumes at a time."""
-    array, grid = read_volume(images[reference], notes=notes)
-    _check_extent(images[reference], grid)
-    fixed = without_bias(to_image(array, grid))
-    inside = _well_inside(array, grid) if extraction.is_stripped(array, grid) else None
-    working = regridded(canonical_grid(grid), extraction.WORKING_MM)
-    found = {}
-    for name in (n for n in SEQUENCES if n in images):
-        if name != reference:
-            array, own = read_volume(images[name], notes=notes)
-            _check_extent(images[name], own)
-            moving = without_bias(to_image(array, own))
-            matrix = _rigid(fixed, moving, inside)
-        else:
-            own, moving, matrix = grid, fixed, np.eye(4)
-            array = to_array(fixed)
-        stripped = extraction.is_stripped(array, own)
-        placed = to_array(resampled(moving, working, matrix))
-        found[name] = _Sequence(images[name], own, matrix, placed, stripped)
-        if stripped:
-            # Not what is not 0 after interpolation, which is half a voxel more on every side.
-            mask = to_image(extraction.support(array).astype(np.float32), own)
-            found[name].bare = to_array(resampled(mask, working, matrix)) > 0.5
-        if name != reference:
-            found[name].as_is = to_array(resampled(moving, working))
-    return found, working
-
-
-def _rigid(fixed: sitk.Image, moving: sitk.Image, inside: sitk.Image | None = None) -> np.ndarray:
-    """Starts where the scanner says, and where both have their centre; keeps the better.
-
-    Args:
-        fixed: The reference.
-        moving: The other sequence.
-        inside: Where they are compared at the finer levels; None: everywhere.
-    """
-    by_mass = sitk.CenteredTransformInitializer(
-        fixed, moving, sitk.Euler3DTransform(), sitk.CenteredTransformInitializerFilter.MOMENTS
-    )
-    shift = np.eye(4)
-    shift[:3, 3] = np.array([-1, -1, 1]) * by_mass.GetTranslation()
-    coarse = [
-        align(fixed, moving, initial=start, affine=False, levels_mm=(4,))
-        for start in (np.eye(4), shift)
-    ]
-    # The scanner is believed unless it is clearly wrong.
-    best = coarse[1] if coarse[1][1] > 1.1 * coarse[0][1] else coarse[0]
-    return align(fixed, moving, initial=best[0], affine=False, levels_mm=(2, 1), mask=inside)[0]
-
-
-def _refine(
-    sequences: Mapping[str, _Sequence], reference: str, working: Grid, brain: np.ndarray
-) -> None:
-    """Registers sequences once more where the brain is: scalp, jaw and neck move apart from it."""
-    depth = ndimage.distance_transform_edt(~brain, sampling=working.spacing)
-    near = to_image(depth <= _NEAR_MM, working)
-    fixed = without_bias(to_image(*read_volume(sequences[reference].path)))
-    for name, sequence in sequences.items():
-        if name == reference:
-            continue
-        moving = without_bias(to_image(*read_volume(sequence.path)))
-        sequence.matrix, _ = align(
-            fixed, moving, initial=sequence.matrix, affine=False, levels_mm=(2, 1), mask=near
-        )
-        sequence.working = to_array(resampled(moving, working, sequence.matrix))
-
-
-def _mostly_reached(sequences: Mapping[str, _Sequence], pose: np.ndarray, grid: Grid) -> np.ndarray:
+def _mostly_reached(sequences: Mapping[str, Sequence], pose: np.ndarray, grid: Grid) -> np.ndarray:
     """Returns where more than half of the sequences have voxels; rays run on beyond the edge."""
     count = np.zeros(grid.shape, np.uint8)
     for sequence in sequences.values():
@@ -226,14 +137,8 @@ def _mostly_reached(sequences: Mapping[str, _Sequence], pose: np.ndarray, grid: 
     return reached
 
 
-def _well_inside(array: np.ndarray, grid: Grid) -> sitk.Image:
-    """Returns a stripped brain without its cut edge, which is each sequence's own."""
-    depth = ndimage.distance_transform_edt(array != 0, sampling=grid.spacing)
-    return to_image(depth > _EDGE_MM, grid)
-
-
 def _brain(
-    sequences: Mapping[str, _Sequence],
+    sequences: Mapping[str, Sequence],
     reference: str,
     working: Grid,
     atlas: Atlas,
@@ -265,7 +170,7 @@ def _brain(
 def _written(
     path: Path,
     name: str,
-    sequence: _Sequence,
+    sequence: Sequence,
     pose: np.ndarray,
     kept: np.ndarray,
     grid: Grid,
@@ -311,7 +216,7 @@ def _written(
 def _label(
     seg: Path,
     convention: str | None,
-    sequences: Mapping[str, _Sequence],
+    sequences: Mapping[str, Sequence],
     pose: np.ndarray,
     grid: Grid,
 ) -> tuple[np.ndarray, list[str]]:
@@ -332,7 +237,7 @@ def _label(
 
 def _numbers(
     fit: extraction.Fit,
-    sequences: Mapping[str, _Sequence],
+    sequences: Mapping[str, Sequence],
     reference: str,
     working: Grid,
     pose: np.ndarray,
@@ -374,13 +279,3 @@ def _information(a: np.ndarray, b: np.ndarray | None, brain: np.ndarray) -> floa
         return 0.0
     both = brain & (a != 0) & (b != 0)
     return mutual_information(a[both], b[both])
-
-
-def _check_extent(path: Path, grid: Grid) -> None:
-    sides = np.array(grid.shape) * np.array(grid.spacing)
-    if sides.min() < _LEAST_MM or min(grid.shape) < _LEAST_SLICES:
-        raise UserError(
-            f"{path}: {grid.describe()} cover {' x '.join(f'{s:.0f}' for s in sides)} mm; expected "
-            f"a head, at least {_LEAST_SLICES} slices and {_LEAST_MM:.0f} mm along each axis. "
-            "Leave this sequence out, or give the whole series."
-        )
