@@ -13,9 +13,6 @@ from data_pipelines.preprocess.case import preprocess_case
 from data_pipelines.preprocess.native import read_record, to_native
 from data_pipelines.preprocess.settings import Settings
 
-NOT_REACHED = {"tcga-fg-6692": set(), "tcga-du-7294": {"t2w"}}
-"""Sequences that are known to stay below the goal."""
-
 
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no real cases in {DATA}")
@@ -32,7 +29,9 @@ def test_a_real_exam_comes_near_its_published_version(exam: str, tmp_path: Path)
     assert json.loads((tmp_path / "preprocess.json").read_text()) == read_record(tmp_path)
     found = score(record, tmp_path, DATA / exam / "atlas")
     assert found["dice"] >= 0.93
-    missed = {name: row for name, row in found["sequences"].items() if row["ratio"] < 0.98}
-    assert set(missed) <= NOT_REACHED[exam], missed
-    if missed:
-        pytest.xfail(f"mutual information below 0.98 of the published version's: {missed}")
+    # Registration is compared in the same native voxels, interpolated alike: the published volumes
+    # were interpolated by another kernel and cut after it, which alone moves t2w of DU-7294 by 8 %.
+    for name, row in found["resampled"].items():
+        assert row["ratio"] >= 0.98, (name, row)
+    for name, row in found["sequences"].items():
+        assert row["ratio"] >= (0.9 if (exam, name) == ("tcga-du-7294", "t2w") else 0.98), row
