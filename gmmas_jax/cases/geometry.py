@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import permutations
 
 import numpy as np
+from scipy import sparse
 
 from gmmas_jax.cases.case import Grid
 
@@ -75,7 +76,8 @@ def resample(
         zoom: Old spacing divided by new spacing, per axis; default: same extent.
 
     Returns:
-        float32 [shape ...]; unchanged values, bit for bit, along an axis whose grid stays.
+        float32 [shape ...]; unchanged values, bit for bit, along an axis whose grid stays. The same
+        bits whatever the number of threads, and channel by channel as all at once.
     """
     result = np.asarray(array, np.float32)
     # Coarsest first: the later products are then the smaller ones.
@@ -84,8 +86,12 @@ def resample(
         factor = shape[axis] / size if zoom is None else zoom[axis]
         if shape[axis] == size and abs(factor - 1.0) < 1e-6:
             continue
-        weights = linear_weights(size, shape[axis], factor)
-        result = np.moveaxis(np.tensordot(weights, result, axes=(1, axis)), 0, axis)
+        # Sparse, so that each sum has its few terms in one order: a dense product is rounded
+        # differently from one number of threads to another, and so would be what is stored.
+        weights = sparse.csr_array(linear_weights(size, shape[axis], factor))
+        moved = np.moveaxis(result, axis, 0)
+        product = weights @ moved.reshape(size, -1)
+        result = np.moveaxis(product.reshape(shape[axis], *moved.shape[1:]), 0, axis)
     return np.ascontiguousarray(result)
 
 

@@ -121,3 +121,12 @@ def test_rows_of_weights_sum_to_1_and_keep_the_centre(zoom):
     weights = linear_weights(21, 17, zoom)
     np.testing.assert_allclose(weights.sum(axis=1), 1.0, atol=1e-6)
     np.testing.assert_allclose(weights[8] @ np.arange(21.0), 10.0, atol=1e-5)
+
+
+def test_resampling_rounds_alike_channel_by_channel_and_all_at_once():
+    """A dense product would not: it rounds by how its columns are cut into blocks and threads."""
+    array = np.random.default_rng(0).normal(size=(38, 45, 36, 4)).astype(np.float32)
+    whole = resample(array, (32, 32, 32))
+    for channel in range(4):
+        alone = resample(array[..., channel], (32, 32, 32))
+        np.testing.assert_array_equal(alone, whole[..., channel])
