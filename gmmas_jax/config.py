@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from gmmas_jax.errors import UserError
+from gmmas_jax.synthesis.effects import Effects
 
 _PACKAGE = Path(__file__).parent
 _CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
@@ -44,6 +45,7 @@ def base_config() -> ConfigDict:
     """Returns a config with every field but the network's, locked against misspelt names.
 
     What the fields mean is said where each section is used: `data` in `data_pipelines.pipeline`,
+    `synthesis` in `synthesis.stream.make_generation`,
     `augment` in `augment.patch.make_augmentation`, `objective` in
     `objectives.combine.make_objective`, `optimizer` in `train.optimizer.make_optimizer`, `train` in
     `train.run.TrainSettings`, `mesh` in `train.sharding.make_mesh`, `inference` in `inference`.
@@ -67,6 +69,11 @@ def base_config() -> ConfigDict:
                 "cutmix_feather": 0,
                 "views": 1,
                 "view_overlap": 1.0,
+            },
+            "synthesis": {
+                "healthy": 0.05,
+                "all_sequences": 0.5,
+                "effects": {name: effect._asdict() for name, effect in Effects()._asdict().items()},
             },
             "augment": {
                 "flip": (0.5, 0.0, 0.0),

@@ -21,7 +21,7 @@ from gmmas_jax.errors import UserError
 from gmmas_jax.synthesis.anatomy import Anatomy, anatomy_affine, load_anatomy
 from gmmas_jax.synthesis.generator import generate
 
-GENERATOR = 2
+GENERATOR = 3
 """Raised when the same key gives another patient: patients of before do not count as there."""
 
 MANIFEST = "cohort.csv"

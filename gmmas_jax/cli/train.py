@@ -30,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CSV",
         help="the manifest, in place of a store: one is built in the run's folder first",
     )
+    source.add_argument(
+        "--generated",
+        action="store_true",
+        help="an endless stream of generated patients in place of cases (needs nilearn once)",
+    )
     parser.add_argument(
         "--workdir",
         type=Path,
@@ -62,6 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         workdir=arguments.workdir,
         store=arguments.store,
         cohort=arguments.cohort,
+        generated=arguments.generated,
         processes=arguments.processes,
         workers=arguments.workers,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 from gmmas_jax import __version__
 from gmmas_jax.augment.patch import make_augmentation
@@ -19,17 +20,21 @@ from gmmas_jax.errors import UserError
 from gmmas_jax.export.card import class_counts, model_card
 from gmmas_jax.export.weights import save_weights
 from gmmas_jax.models.gmmas import make_model
-from gmmas_jax.objectives.combine import make_objective
+from gmmas_jax.objectives.combine import Objective, make_objective
+from gmmas_jax.synthesis.anatomy import load_anatomy
+from gmmas_jax.synthesis.effects import Effects
+from gmmas_jax.synthesis.stream import counters, make_generation
 from gmmas_jax.train.distributed import initialize
 from gmmas_jax.train.loop import FitResult, MakeBatches
 from gmmas_jax.train.run import TrainSettings, run_training
 from gmmas_jax.train.state import inference_variables
-from gmmas_jax.train.step import Batch
+from gmmas_jax.train.step import Batch, Transform
 
 if TYPE_CHECKING:
-    from data_pipelines.prepared import PreparedIndex
+    from data_pipelines.prepared import PreparedCase, PreparedIndex
 
 WEIGHTS = "weights"
+ANATOMY_MM = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ def train(
     workdir: Path,
     store: Path | None = None,
     cohort: Path | None = None,
+    generated: bool = False,
     processes: str = "none",
     workers: int = 2,
 ) -> Outcome:
@@ -64,6 +70,7 @@ def train(
         store: What `gmmas build` made. Cases of the split `train` are used; all of them if none has
             a split.
         cohort: In place of a store, the manifest to build it of, in `workdir`.
+        generated: In place of both, patients that the training step generates.
         processes: See `distributed.initialize`; "none" if JAX is in use already.
         workers: Threads that read cases.
 
@@ -74,9 +81,9 @@ def train(
         UserError: If the config, the store, the manifest or a case of it cannot be used, or the
             folder cannot be written or holds another network's run.
     """
-    if (store is None) == (cohort is None):
+    if (store is not None) + (cohort is not None) + generated != 1:
         raise UserError(
-            "a store or a cohort to train on: found both or none; expected one of them."
+            "a store, a cohort or generated patients to train on: expected exactly one of them."
         )
     config = to_dict(load_config(config_file, overrides))
     index = None if store is None else open_store(store, config["data"])
@@ -87,6 +94,8 @@ def train(
     augmentation = make_augmentation(**config["augment"])
     workdir = output_folder(workdir)
     initialize(processes)
+    if generated:
+        return _train_on_generated(config, model, objective, augmentation, workdir)
     if index is None:
         assert cohort is not None  # Checked above.
         index = build_for_training(cohort, workdir, config["data"])
@@ -103,7 +112,59 @@ def train(
     if result.preempted:
         return Outcome(result.step, None)
     weights = workdir / WEIGHTS
-    _export(result, config, index, weights)
+    _export(result, config, index.cases, weights)
+    return Outcome(result.step, weights)
+
+
+def _train_on_generated(
+    config: Mapping[str, Any],
+    model: nn.Module,
+    objective: Objective,
+    augmentation: Transform | None,
+    workdir: Path,
+) -> Outcome:
+    data, synthesis = config["data"], config["synthesis"]
+    effects = Effects.of(synthesis["effects"])
+    anatomy = load_anatomy(workdir / f"anatomy-{ANATOMY_MM:g}mm.npz", spacing_mm=ANATOMY_MM)
+    generation = make_generation(
+        anatomy,
+        seed=config["seed"],
+        patch=data["patch"],
+        whole=data["whole"],
+        spacing_mm=data["spacing_mm"],
+        foreground=data["foreground"],
+        healthy=synthesis["healthy"],
+        all_sequences=synthesis["all_sequences"],
+        effects=effects,
+        tasks=config["objective"]["tasks"],
+    )
+
+    def transform(key: jax.Array, batch: Batch) -> Batch:
+        made = generation(key, batch)
+        return made if augmentation is None else augmentation(key, made)
+
+    def batches(start_step: int) -> Iterator[Batch]:
+        return counters(
+            batch_size=data["batch_size"],
+            start_step=start_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    result = run_training(
+        config=config,
+        model=model,
+        objective=objective,
+        batches=batches,
+        case_name=lambda number: f"generated patient {number}",
+        workdir=workdir,
+        transform=transform,
+        stream=sys.stderr,
+    )
+    if result.preempted:
+        return Outcome(result.step, None)
+    weights = workdir / WEIGHTS
+    _export(result, config, (), weights)
     return Outcome(result.step, weights)
 
 
@@ -150,13 +211,12 @@ def _make_batches(index: "PreparedIndex", config: Mapping[str, Any], workers: in
 
 
 def _export(
-    result: FitResult, config: Mapping[str, Any], index: "PreparedIndex", folder: Path
+    result: FitResult, config: Mapping[str, Any], cases: Sequence["PreparedCase"], folder: Path
 ) -> None:
     """Writes the weights, on the first process; all must call it, to gather what is split."""
     variables = _on_host(inference_variables(result.state))
     if jax.process_index() != 0:
         return
-    cases = index.cases
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     card = model_card(
         config,

@@ -1,29 +1,14 @@
-"""What the scanner adds to the ideal signal: thick slices, bias field, noise, gamma."""
+"""What the scanner adds to the ideal signal: thick slices, blur, motion, bias, noise, gamma."""
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
-from gmmas_jax.synthesis.fields import mix_along, noise_field, smooth
+from gmmas_jax.synthesis.effects import Effects
+from gmmas_jax.synthesis.fields import blur_matrix, mix_along, noise, shift_matrix
+from gmmas_jax.synthesis.frame import Frame
 
-
-@flax.struct.dataclass
-class Artefacts:
-    """Strengths of the acquisition's artefacts. Static under `jit`.
-
-    Attributes:
-        thick_slices: Probability that a sequence was scanned with thick slices.
-        thickness_mm: Thickest slice.
-        bias: Standard deviation of the log of the bias field (Sled et al. 1998, IEEE TMI 17:87).
-        noise: Largest standard deviation of the noise, as a share of the mean brain signal.
-        gamma: Standard deviation of the log of the exponent on the signal.
-    """
-
-    thick_slices: float = flax.struct.field(pytree_node=False, default=0.30)
-    thickness_mm: float = flax.struct.field(pytree_node=False, default=6.0)
-    bias: float = flax.struct.field(pytree_node=False, default=0.12)
-    noise: float = flax.struct.field(pytree_node=False, default=0.05)
-    gamma: float = flax.struct.field(pytree_node=False, default=0.18)
+_AXES = (0.1, 0.2, 0.7)
+"""How often slices are sagittal, coronal, axial."""
 
 
 def slice_matrix(size: int, thickness: jax.Array, phase: jax.Array) -> jax.Array:
@@ -55,36 +40,56 @@ def slice_matrix(size: int, thickness: jax.Array, phase: jax.Array) -> jax.Array
 
 
 def acquire(
-    key: jax.Array, signal: jax.Array, brain: jax.Array, *, artefacts: Artefacts, spacing_mm: float
+    key: jax.Array, signal: jax.Array, brain: jax.Array, frame: Frame, effects: Effects
 ) -> jax.Array:
     """Scans one sequence.
 
     Args:
         key: Typed PRNG key.
-        signal: [d h w] float32, the ideal signal.
+        signal: [d h w] float32, the ideal signal, about 1 in the brain's mean.
         brain: [d h w] float32 in 0..1; the background stays exactly zero, as after skull-stripping.
-        artefacts: Strengths.
-        spacing_mm: Edge of a voxel.
+        frame: Of the signal.
+        effects: What befalls it, and how strongly.
 
     Returns:
-        [d h w] float32, mean 300 inside the brain, not negative.
+        [d h w] float32, mean about 300 inside the brain, not negative.
     """
-    k_thick, k_slice, k_axis, k_phase, k_bias, k_noise, k_level, k_gamma = jax.random.split(key, 8)
-    thickness = jax.random.uniform(k_slice, minval=1.0, maxval=artefacts.thickness_mm / spacing_mm)
-    thick = jax.random.bernoulli(k_thick, artefacts.thick_slices)
-    axis = jax.random.categorical(k_axis, jnp.log(jnp.array([0.1, 0.2, 0.7])))  # mostly axial
-    phase = jax.random.uniform(k_phase)
-    for i, size in enumerate(signal.shape):
-        here = thick & (axis == i)
-        matrix = slice_matrix(size, jnp.where(here, thickness, 1.0), jnp.where(here, phase, 0.0))
-        signal = mix_along(signal, matrix, axis=i)
-
-    inside = brain > 0.5
-    mean = jnp.sum(signal * inside) / jnp.maximum(inside.sum(), 1)
-    signal = (signal / (mean + 1e-6)).clip(0.0)
-    signal = signal ** jnp.exp(artefacts.gamma * jax.random.normal(k_gamma).clip(-2, 2))
-    bias = artefacts.bias * noise_field(k_bias, signal.shape, scale=70.0 / spacing_mm)
-    level = jax.random.uniform(k_level, maxval=artefacts.noise)
+    k_draw, k_axis, k_bias, k_noise, k_gamma = jax.random.split(key, 5)
+    draw = jax.random.uniform(k_draw, (16,))
+    signal = _spread(signal, draw, jax.random.categorical(k_axis, jnp.log(jnp.array(_AXES))),
+                     frame, effects)  # fmt: skip
+    gamma = effects.gamma.magnitude * jax.random.normal(k_gamma).clip(-2, 2)
+    gamma = jnp.where(draw[9] < effects.gamma.probability, gamma, 0.0)
+    signal = signal.clip(0.0) ** jnp.exp(gamma)
+    bias = jnp.where(draw[10] < effects.bias.probability, effects.bias.magnitude, 0.0)
+    signal = signal * jnp.exp(bias * noise(k_bias, frame, scale_mm=70.0))
+    level = jnp.where(draw[11] < effects.noise.probability, effects.noise.magnitude * draw[12], 0.0)
     # Rician in theory (Gudbjartsson and Patz 1995); inside the brain the Gaussian limit holds.
-    grain = smooth(jax.random.normal(k_noise, signal.shape), sigma=0.5) * 1.8
-    return (300.0 * (signal * jnp.exp(bias) + level * grain)).clip(0.5) * inside
+    signal = signal + level * jax.random.normal(k_noise, signal.shape)
+    return (300.0 * signal).clip(0.5) * (brain > 0.5)
+
+
+def _spread(
+    signal: jax.Array, draw: jax.Array, axis: jax.Array, frame: Frame, effects: Effects
+) -> jax.Array:
+    """Applies what acts along the axes, as one matrix each: shift, ghost, blur, thick slices."""
+    thick = draw[0] < effects.thick_slices.probability
+    blurred = draw[1] < effects.blur.probability
+    moved = draw[2] < effects.misalignment.probability
+    ghosted = draw[3] < effects.ghosting.probability
+    for i, size in enumerate(signal.shape):
+        step = frame.step[i]
+        shift = effects.misalignment.magnitude * (2.0 * draw[4 + i] - 1.0) / step
+        matrix = shift_matrix(size, jnp.where(moved, shift, 0.0))
+        sigma = effects.blur.magnitude * draw[7] / step
+        matrix = blur_matrix(size, jnp.where(blurred, sigma, 0.0)) @ matrix
+        if i == 1:  # The phase direction of most axial protocols runs from front to back or so.
+            far = shift_matrix(size, (20.0 + 50.0 * draw[8]) / step)
+            share = jnp.where(ghosted, effects.ghosting.magnitude * draw[13], 0.0)
+            matrix = (1.0 - share) * matrix + share * far
+        thickest = jnp.maximum(effects.thick_slices.magnitude / step, 1.0)
+        thickness = 1.0 + (thickest - 1.0) * draw[15]
+        here = thick & (axis == i)
+        slices = slice_matrix(size, jnp.where(here, thickness, 1.0), jnp.where(here, draw[14], 0.0))
+        signal = mix_along(signal, slices @ matrix, axis=i)
+    return signal

@@ -16,31 +16,32 @@ import numpy as np
 
 from gmmas_jax.cases.files import atomic_path
 from gmmas_jax.errors import UserError
+from gmmas_jax.synthesis.frame import BOX_MM
 
-# Brain box of MNI152 with room for deformation, in mm: left, right / posterior, anterior / foot,
-# head.
-BOX_MM = ((-80.0, 80.0), (-114.0, 78.0), (-74.0, 86.0))
-MAPS = (
-    "brain",
-    "grey",
-    "white",
-    "prior_glioblastoma",
-    "prior_astrocytoma",
-    "prior_oligodendroglioma",
-)
-FORMAT = 1
+CHANNELS = ("brain", "grey", "white", "tracts", "wetness", "veins", "ventricles")
+"""Tissue maps: the filled brain, smoothed so that its border is where it is 0.5 and thresholds move
+it; grey and white matter; white matter and fluid smoothed, for what spreads along them; where
+sinuses and large vessels run; the ventricles."""
+
+PRIORS = ("glioblastoma", "astrocytoma", "oligodendroglioma")
+PRIOR_MM = 4.0
+FORMAT = 2
+
+_BORDER_MM = 2.0
 
 
 @flax.struct.dataclass
 class Anatomy:
-    """Tissue maps on one grid. A pytree, so that it passes through `jit` as an argument.
+    """Tissue maps of one head. A pytree, so that it passes through `jit` as an argument.
 
     Attributes:
-        maps: [6 d h w] float32 in 0..1, in the order of `MAPS`.
-        spacing_mm: Edge of the isotropic voxels; static under `jit`.
+        maps: [d h w 7] uint8, shares of 255, in the order of `CHANNELS`.
+        priors: [3 d' h' w'] float32, 0 to 1, where each type of `PRIORS` starts, every 4 mm.
+        spacing_mm: Edge of the maps' isotropic voxels; static under `jit`.
     """
 
     maps: jax.Array
+    priors: jax.Array
     spacing_mm: float = flax.struct.field(pytree_node=False)
 
 
@@ -59,24 +60,64 @@ def load_anatomy(path: Path, *, spacing_mm: float) -> Anatomy:
             nilearn is missing.
     """
     if not path.exists():
-        maps = build_maps(spacing_mm)
+        maps, priors = build_maps(spacing_mm)
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            quantised = np.round(maps * 255).astype(np.uint8)
-            np.savez_compressed(file, format=FORMAT, spacing_mm=spacing_mm, maps=quantised)
+            np.savez_compressed(
+                file, format=FORMAT, spacing_mm=spacing_mm, maps=quantised(maps),
+                priors=quantised(priors),
+            )  # fmt: skip
     try:
         with np.load(path, allow_pickle=False) as data:
             version, stored = int(data["format"]), float(data["spacing_mm"])
-            maps = data["maps"].astype(np.float32) / 255
+            maps, priors = data["maps"], data.get("priors")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path}: not an anatomy file ({error}); delete it to make it anew"
         ) from error
-    if version != FORMAT or stored != spacing_mm:
+    if version != FORMAT or stored != spacing_mm or priors is None:
         raise UserError(
             f"{path}: holds anatomy version {version} at {stored:g} mm, expected version {FORMAT} "
             f"at {spacing_mm:g} mm; name another file or delete this one"
         )
-    return Anatomy(jnp.asarray(maps), spacing_mm)
+    return Anatomy(jnp.asarray(maps), jnp.asarray(priors / np.float32(255)), spacing_mm)
+
+
+def quantised(values: np.ndarray) -> np.ndarray:
+    """Returns shares, 0 to 1, as uint8 shares of 255."""
+    return np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
+
+
+def sample_anatomy(anatomy: Anatomy, points: jax.Array) -> jax.Array:
+    """Samples the maps linearly; 0 outside.
+
+    Args:
+        anatomy: The maps.
+        points: [3 ...] float32, places in the atlas, RAS in mm.
+
+    Returns:
+        [... 7] float32, 0 to 1.
+    """
+    sizes = anatomy.maps.shape[:3]
+    flat = anatomy.maps.reshape(-1, anatomy.maps.shape[-1])
+    lows, shares, inside = [], [], []
+    for axis, size in enumerate(sizes):
+        place = (points[axis] - BOX_MM[axis][0]) / anatomy.spacing_mm - 0.5
+        low = jnp.floor(place)
+        lows.append(low.astype(jnp.int32))
+        shares.append(place - low)
+        inside.append((place > -1) & (place < size))
+    total = jnp.zeros((*points.shape[1:], flat.shape[-1]), jnp.float32)
+    for corner in range(8):
+        steps = [(corner >> axis) & 1 for axis in range(3)]
+        index = jnp.zeros(points.shape[1:], jnp.int32)
+        weight = jnp.ones(points.shape[1:], jnp.float32)
+        for axis, (step, size) in enumerate(zip(steps, sizes, strict=True)):
+            place = lows[axis] + step
+            share = shares[axis] if step else 1.0 - shares[axis]
+            weight = weight * jnp.where((place >= 0) & (place < size), share, 0.0)
+            index = index * size + place.clip(0, size - 1)
+        total = total + weight[..., None] * flat[index].astype(jnp.float32)
+    return total / 255.0
 
 
 def anatomy_affine(spacing_mm: float) -> np.ndarray:
@@ -86,12 +127,69 @@ def anatomy_affine(spacing_mm: float) -> np.ndarray:
     return affine
 
 
-def build_maps(spacing_mm: float) -> np.ndarray:
+def build_maps(spacing_mm: float) -> tuple[np.ndarray, np.ndarray]:
     """Reads nilearn's MNI152 files and derives tissue maps and tumour location priors.
 
     Returns:
-        [6 d h w] float32 in 0..1, in the order of `MAPS`.
+        [d h w 7] float32 in 0..1, in the order of `CHANNELS`, and [3 d' h' w'] in that of `PRIORS`.
     """
+    volumes, world = _resampled(spacing_mm)
+    tissue = np.clip(volumes["gm"], 0, 1), np.clip(volumes["wm"], 0, 1)
+    maps = head_maps(volumes["t1"] > 0.02, *tissue, world, spacing_mm)
+    coarse, places = _resampled(PRIOR_MM)
+    grey, white = np.clip(coarse["gm"], 0, 1), np.clip(coarse["wm"], 0, 1)
+    priors = location_priors(places, grey=grey, white=white, spacing_mm=PRIOR_MM)
+    return maps, np.stack(priors).astype(np.float32)
+
+
+def head_maps(
+    mask: np.ndarray, grey: np.ndarray, white: np.ndarray, world: np.ndarray, spacing_mm: float
+) -> np.ndarray:
+    """Derives the maps of `CHANNELS` from a brain mask and the shares of its tissues.
+
+    Args:
+        mask: [d h w] bool; holes, as the ventricles of a T1-weighted atlas, are filled.
+        grey: [d h w] float, 0 to 1.
+        white: [d h w] float, 0 to 1.
+        world: [3 d h w] float, MNI coordinates in mm.
+        spacing_mm: Edge of a voxel.
+    """
+    from scipy import ndimage
+
+    filled = ndimage.binary_fill_holes(ndimage.binary_closing(mask, iterations=2))
+    brain = ndimage.gaussian_filter(filled.astype(np.float32), _BORDER_MM / spacing_mm)
+    depth = ndimage.distance_transform_edt(filled) * spacing_mm
+    beyond = ndimage.distance_transform_edt(~filled) * spacing_mm
+    fluid = np.clip(filled - grey - white, 0, 1)
+    x, y, z = world
+    shell = (depth < 4) & (beyond < 4)
+    sagittal = shell & (np.abs(x) < 5) & ((z > 0) | (y < -60)) & (z > -45)
+    transverse = shell & (y < -45) & (z > -34) & (z < -10)
+    falx = (np.abs(x) < 1.6) & (depth < 30) & (z > 0) & filled
+    cistern = filled & (np.abs(x) < 32) & (y > -20) & (y < 15) & (z > -24) & (z < -2)
+    sinuses = np.maximum(sagittal | transverse, 0.5 * falx)
+    veins = ndimage.gaussian_filter(
+        np.maximum(sinuses, 0.6 * cistern * fluid).astype(np.float32), 1.0 / spacing_mm
+    )
+    deep = (fluid > 0.7) & (np.abs(x) < 40) & (y > -62) & (y < 36) & (z > -18) & (z < 34)
+    pieces, _ = ndimage.label(deep & (depth > 15))
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    ventricles = fluid * ndimage.binary_dilation(pieces == sizes.argmax()) if sizes.any() else fluid
+    parts = [
+        brain,
+        grey,
+        white,
+        ndimage.gaussian_filter(white, 3.0 / spacing_mm),
+        ndimage.gaussian_filter(fluid, 4.0 / spacing_mm),
+        veins,
+        ndimage.gaussian_filter(ventricles, 0.7 / spacing_mm),
+    ]
+    return np.stack(parts, axis=-1).astype(np.float32)
+
+
+def _resampled(spacing_mm: float) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Returns MNI152's T1, grey and white matter on a grid, and the grid's coordinates."""
     from scipy.ndimage import affine_transform, gaussian_filter
 
     affine = anatomy_affine(spacing_mm)
@@ -102,12 +200,8 @@ def build_maps(spacing_mm: float) -> np.ndarray:
         blurred = gaussian_filter(data, sigma=0.35 * (spacing_mm - 1.0)) if spacing_mm > 1 else data
         matrix = np.linalg.inv(source) @ affine
         volumes[name] = affine_transform(blurred, matrix[:3, :3], matrix[:3, 3], shape, order=1)
-    brain = np.clip(volumes["t1"] / np.percentile(volumes["t1"][volumes["t1"] > 0], 20), 0, 1)
-    tissue = np.clip(volumes["gm"], 0, 1), np.clip(volumes["wm"], 0, 1)
     index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"))
-    world = index * spacing_mm + affine[:3, 3].reshape(3, 1, 1, 1)
-    priors = location_priors(world, grey=tissue[0], white=tissue[1], spacing_mm=spacing_mm)
-    return np.stack([brain, *tissue, *priors]).astype(np.float32)
+    return volumes, index * spacing_mm + affine[:3, 3].reshape(3, 1, 1, 1)
 
 
 def location_priors(

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 TISSUES = (
-    "white", "grey", "fluid", "vessel",
-    "necrosis", "solid", "mucinous", "enhancing", "oedema", "calcium",
+    "white", "grey", "fluid", "vessel", "gliosis",
+    "necrosis", "solid", "mucinous", "enhancing", "oedema", "calcium", "blood",
 )  # fmt: skip
 # Proton density (water = 1), T1 in ms, T2 in ms.
 RELAXATION = (
@@ -21,24 +21,27 @@ RELAXATION = (
     (0.82, 1350.0, 90.0),
     (1.00, 4000.0, 1600.0),
     (0.90, 1600.0, 110.0),
+    (0.82, 1350.0, 150.0),
     (0.94, 2200.0, 240.0),
     (0.90, 1900.0, 190.0),
     (0.93, 2100.0, 320.0),
     (0.88, 1500.0, 150.0),
     (0.85, 1400.0, 155.0),
     (0.45, 1100.0, 45.0),
+    (0.88, 650.0, 75.0),
 )
 # Spread of the log of (proton density, T1, T2) between patients: small for healthy tissue.
 SPREAD = (
     (0.02, 0.05, 0.06), (0.02, 0.05, 0.06), (0.01, 0.05, 0.15), (0.03, 0.10, 0.10),
-    (0.03, 0.18, 0.30), (0.03, 0.12, 0.15), (0.02, 0.12, 0.25), (0.03, 0.14, 0.22),
-    (0.03, 0.12, 0.10), (0.15, 0.15, 0.20),
+    (0.03, 0.10, 0.15),
+    (0.03, 0.20, 0.32), (0.03, 0.14, 0.20), (0.02, 0.14, 0.28), (0.03, 0.14, 0.22),
+    (0.03, 0.13, 0.14), (0.15, 0.15, 0.20), (0.03, 0.30, 0.45),
 )  # fmt: skip
 RELAXIVITY = 4.5  # of gadolinium chelates, per mM per s
 VESSEL_GADOLINIUM = 1.0  # mM
 
 
-def draw_signals(key: jax.Array, gadolinium: jax.Array) -> jax.Array:
+def draw_signals(key: jax.Array, gadolinium: jax.Array, departure: jax.Array) -> jax.Array:
     """Draws a patient's and a protocol's numbers and returns the signal of each pure tissue.
 
     T1-weighted images use a partial inversion preparation (between spin echo and MPRAGE),
@@ -48,11 +51,13 @@ def draw_signals(key: jax.Array, gadolinium: jax.Array) -> jax.Array:
     Args:
         key: Typed PRNG key.
         gadolinium: [] float32, concentration in enhancing tumour, mM.
+        departure: [] float32, standard deviation of the log by which each tissue's signal departs
+            from the equation's; T1 before and after contrast depart alike.
 
     Returns:
         [tissues 4] float32, columns in the order t1n, t1c, t2w, t2f.
     """
-    k_tissue, k_protocol = jax.random.split(key)
+    k_tissue, k_protocol, k_departure = jax.random.split(key, 3)
     spread = jnp.asarray(SPREAD) * jax.random.normal(k_tissue, (len(TISSUES), 3)).clip(-2.5, 2.5)
     density, t1, t2 = jnp.moveaxis(jnp.asarray(RELAXATION) * jnp.exp(spread), 1, 0)
     draw = jax.random.uniform(k_protocol, (9,))
@@ -79,4 +84,6 @@ def draw_signals(key: jax.Array, gadolinium: jax.Array) -> jax.Array:
     inversion = -fluid_t1 * jnp.log(0.5 * (1.0 + jnp.exp(-repetition / fluid_t1))) * 0.95
     saturation = 1.0 - 2.0 * jnp.exp(-inversion / t1) + jnp.exp(-repetition / t1)
     t2f = density * jnp.abs(saturation) * jnp.exp(-echo / t2)
-    return jnp.stack([t1n, t1c, t2w, t2f], axis=-1)
+    signals = jnp.stack([t1n, t1c, t2w, t2f], axis=-1)
+    factors = jax.random.normal(k_departure, signals.shape).clip(-2, 2)
+    return signals * jnp.exp(departure * factors.at[:, 1].set(factors[:, 0]))

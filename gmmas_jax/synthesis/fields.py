@@ -1,95 +1,86 @@
-"""Smooth random fields and resampling: the bricks of every random shape in the generator."""
+"""Smooth random fields over a patient, and matrices that act along an image's axes."""
+
+import math
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.ndimage import map_coordinates
 
-Shape3 = tuple[int, ...]
-"""Three lengths in voxels; JAX types `.shape` without a rank."""
+from gmmas_jax.synthesis.frame import BOX_MM, Frame
 
-
-def noise_field(key: jax.Array, shape: Shape3, *, scale: float) -> jax.Array:
-    """Draws smooth Gaussian noise with a given correlation length.
-
-    Coarse white noise is enlarged with a cubic kernel, which costs three small matrix products
-    instead of a large convolution.
-
-    Args:
-        key: Typed PRNG key.
-        shape: Grid of the result, in voxels.
-        scale: Distance between the coarse grid's nodes, in voxels.
-
-    Returns:
-        [d h w] float32 of about zero mean and unit standard deviation.
-    """
-    coarse = tuple(max(2, round(size / scale) + 1) for size in shape)
-    field = jax.image.resize(jax.random.normal(key, coarse), shape, method="cubic")
-    return field / (jnp.std(field) + 1e-6)
+_MARGIN_MM = 24.0
+_VARIANCE = 0.479
+"""Mean over all positions of the sum of squares of a cubic B-spline's weights, along one axis."""
 
 
-def octave_noise(key: jax.Array, shape: Shape3, *, scales: tuple[float, ...]) -> jax.Array:
-    """Sums noise over several scales, each weighted by its scale (red noise).
+def noise(key: jax.Array, frame: Frame, *, scale_mm: float) -> jax.Array:
+    """Draws smooth Gaussian noise: white noise on a lattice over the head, as cubic B-splines.
+
+    The field is a function of the key and the place alone: every frame of a patient sees the same.
+    Three small matrix products, no gathers.
 
     Args:
         key: Typed PRNG key.
-        shape: Grid of the result, in voxels.
-        scales: Correlation lengths in voxels, one per octave.
+        frame: Where it is wanted.
+        scale_mm: Distance between the lattice's nodes.
 
     Returns:
-        [d h w] float32 of about zero mean and unit standard deviation.
+        [d h w] float32 of zero mean and unit standard deviation.
     """
-    keys = jax.random.split(key, len(scales))
-    weights = jnp.sqrt(jnp.asarray(scales))
+    low = [bound - _MARGIN_MM for bound, _ in BOX_MM]
+    extents = [high - low + 2 * _MARGIN_MM for low, high in BOX_MM]
+    sizes = [math.ceil(extent / scale_mm) + 3 for extent in extents]
+    field = jax.random.normal(key, sizes)
+    for axis, size in enumerate(sizes):
+        position = (frame.along(axis) - low[axis]) / scale_mm + 1.0
+        weights = _cubic(position[:, None] - jnp.arange(size, dtype=jnp.float32)[None, :])
+        field = mix_along(field, weights, axis=axis)
+    return field / _VARIANCE**1.5
+
+
+def octave_noise(key: jax.Array, frame: Frame, *, scales_mm: tuple[float, ...]) -> jax.Array:
+    """Sums noise over several scales, each weighted by the root of its scale (red noise).
+
+    Args:
+        key: Typed PRNG key.
+        frame: Where it is wanted.
+        scales_mm: Distances between nodes, one per octave.
+
+    Returns:
+        [d h w] float32 of zero mean and unit standard deviation.
+    """
+    keys = jax.random.split(key, len(scales_mm))
     fields = [
-        w * noise_field(k, shape, scale=s) for k, w, s in zip(keys, weights, scales, strict=True)
+        math.sqrt(scale) * noise(k, frame, scale_mm=scale)
+        for k, scale in zip(keys, scales_mm, strict=True)
     ]
-    return sum(fields[1:], fields[0]) / jnp.sqrt(sum(scales))
-
-
-def voxel_grid(shape: Shape3) -> jax.Array:
-    """Returns the voxel coordinates [3 d h w] float32 of a grid."""
-    axes = [jnp.arange(size, dtype=jnp.float32) for size in shape]
-    return jnp.stack(jnp.meshgrid(*axes, indexing="ij"))
-
-
-def sample_linear(volume: jax.Array, coordinates: jax.Array) -> jax.Array:
-    """Samples a volume at fractional voxel coordinates, zero outside.
-
-    Args:
-        volume: [d h w] float32.
-        coordinates: [3 ...] float32, in voxels of `volume`.
-
-    Returns:
-        [...] float32.
-    """
-    return map_coordinates(volume, list(coordinates), order=1, mode="constant", cval=0.0)
-
-
-def smooth(volume: jax.Array, *, sigma: float) -> jax.Array:
-    """Blurs with a separable Gaussian, edges repeated.
-
-    One matrix product per axis: a sum of shifted copies is slower and takes long to compile.
-
-    Args:
-        volume: [d h w] float32.
-        sigma: Standard deviation in voxels.
-
-    Returns:
-        [d h w] float32.
-    """
-    radius = max(1, round(3 * sigma))
-    offsets = jnp.arange(-radius, radius + 1)
-    taps = jnp.exp(-0.5 * (offsets / sigma) ** 2)
-    taps = taps / taps.sum()
-    for axis in range(3):
-        size = volume.shape[axis]
-        rows = jnp.arange(size)[:, None]
-        matrix = jnp.zeros((size, size)).at[rows, (rows + offsets).clip(0, size - 1)].add(taps)
-        volume = mix_along(volume, matrix, axis=axis)
-    return volume
+    return sum(fields[1:], fields[0]) / math.sqrt(sum(scales_mm))
 
 
 def mix_along(volume: jax.Array, matrix: jax.Array, *, axis: int) -> jax.Array:
-    """Multiplies every line of voxels [n] of a volume [d h w] along an axis with a matrix [n n]."""
+    """Multiplies every line of voxels [n] of a volume [d h w] along an axis by a matrix [m n]."""
     formula = ("dhw,ed->ehw", "dhw,eh->dew", "dhw,ew->dhe")[axis]
     return jnp.einsum(formula, volume, matrix)
+
+
+def blur_matrix(size: int, sigma: jax.Array) -> jax.Array:
+    """Returns the Gaussian blur [n n] of a standard deviation in voxels; 0 is the identity."""
+    place = jnp.arange(size, dtype=jnp.float32)
+    distance = place[:, None] - place[None, :]
+    weights = jnp.exp(-0.5 * (distance / jnp.maximum(sigma, 0.05)) ** 2)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def shift_matrix(size: int, shift: jax.Array) -> jax.Array:
+    """Returns the matrix [n n] that shows each voxel what lies `shift` voxels on, linearly.
+
+    Beyond the edge the edge's voxel is repeated.
+    """
+    place = (jnp.arange(size, dtype=jnp.float32) + shift).clip(0.0, size - 1.0)
+    return (1.0 - jnp.abs(place[:, None] - jnp.arange(size)[None, :])).clip(0.0)
+
+
+def _cubic(distance: jax.Array) -> jax.Array:
+    """Returns the cubic B-spline's weights at distances from its nodes, in nodes."""
+    t = jnp.abs(distance)
+    near = 2.0 / 3.0 - t**2 + t**3 / 2.0
+    return jnp.where(t < 1.0, near, (2.0 - t).clip(0.0) ** 3 / 6.0)

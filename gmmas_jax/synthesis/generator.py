@@ -1,20 +1,29 @@
 """One synthetic patient from one key: the composition of anatomy, genotype, tumour and scanner."""
 
-import functools
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
 
-from gmmas_jax.synthesis.acquisition import Artefacts, acquire
-from gmmas_jax.synthesis.anatomy import Anatomy
+from gmmas_jax.synthesis.acquisition import acquire
+from gmmas_jax.synthesis.anatomy import Anatomy, sample_anatomy
 from gmmas_jax.synthesis.contrast import TISSUES, draw_signals
-from gmmas_jax.synthesis.fields import Shape3, noise_field, sample_linear, voxel_grid
+from gmmas_jax.synthesis.effects import PLAIN, Effects
+from gmmas_jax.synthesis.fields import noise
+from gmmas_jax.synthesis.frame import Frame, frame_at, whole_frame
 from gmmas_jax.synthesis.genotype import Genotype, draw_genotype
-from gmmas_jax.synthesis.tumour import Tumour, displace, draw_centre, grow_tumour, radial_field
+from gmmas_jax.synthesis.tumour import (
+    Habit,
+    Tumour,
+    displace,
+    draw_centre,
+    draw_habit,
+    grow_tumour,
+    radial_field,
+)
 
-STANDARD = Artefacts()
-"""The strengths of a clinical scanner."""
+_FOLLOW = 12
+"""Rounds of the fixed point that inverts a deformation at a point: it is smooth and small."""
 
 
 class Patient(TypedDict):
@@ -31,74 +40,164 @@ class Patient(TypedDict):
     tasks: dict[str, jax.Array]
 
 
-def generate(key: jax.Array, anatomy: Anatomy, *, artefacts: Artefacts = STANDARD) -> Patient:
-    """Generates a patient. Pure, with static shapes: works under `jit` and `vmap`.
+class Traits(NamedTuple):
+    """All that is drawn of a patient before any voxel.
+
+    Attributes:
+        genotype: Type, and the numbers that shape the tumour.
+        habit: What the tumour does besides.
+        centre: [3] float32, the tumour's, RAS in mm; in the patient.
+        mirror: [3] float32, -1 for left and right exchanged, else 1, then 1, 1.
+        keys: {what is drawn per place: key}.
+        healthy: [] bool, no tumour at all.
+    """
+
+    genotype: Genotype
+    habit: Habit
+    centre: jax.Array
+    mirror: jax.Array
+    keys: dict[str, jax.Array]
+    healthy: jax.Array
+
+
+def generate(
+    key: jax.Array,
+    anatomy: Anatomy,
+    *,
+    effects: Effects = PLAIN,
+    spacing_mm: float | None = None,
+) -> Patient:
+    """Generates a whole patient. Pure, with static shapes: works under `jit` and `vmap`.
 
     Random intensities over real tissue maps follow SynthSeg (Billot et al. 2023, Med Image Anal
     86:102789); here they pass through the MR signal equations, so that contrasts keep their order.
 
     Args:
         key: Typed PRNG key; the patient is a function of it alone.
-        anatomy: Tissue maps on the grid of the result.
-        artefacts: Strengths of the scanner's artefacts.
+        anatomy: Tissue maps.
+        effects: What makes scans hard.
+        spacing_mm: Edge of the voxels; None for the anatomy's.
+    """
+    traits = draw_traits(key, anatomy, effects)
+    frame = whole_frame(spacing_mm or anatomy.spacing_mm)
+    image, label = show(traits, anatomy, frame, effects)
+    return {"image": image, "label": label, "tasks": traits.genotype.tasks()}
+
+
+def draw_traits(
+    key: jax.Array, anatomy: Anatomy, effects: Effects, *, healthy: jax.Array | bool = False
+) -> Traits:
+    """Draws what a patient is, before any voxel is looked at."""
+    names = ("deform", "radial", "grow", "tissue", "lesions", "signal", "texture", "mask", "scan")
+    k_type, k_habit, k_centre, k_mirror, *rest = jax.random.split(key, 4 + len(names))
+    keys = dict(zip(names, rest, strict=True))
+    genotype = draw_genotype(k_type)
+    habit = draw_habit(k_habit, genotype, effects)
+    # The centre is drawn in the atlas and followed to where the deformation puts it.
+    side = jnp.where(jax.random.bernoulli(k_mirror), -1.0, 1.0)
+    mirror = jnp.ones(3).at[0].set(side)
+    place = mirror * draw_centre(k_centre, anatomy.priors[genotype.histology])
+    centre = place
+    for _ in range(_FOLLOW):
+        centre = centre + place - deform(keys["deform"], frame_at(centre)).reshape(3)
+    return Traits(genotype, habit, centre, mirror, keys, jnp.asarray(healthy))
+
+
+def show(
+    traits: Traits, anatomy: Anatomy, frame: Frame, effects: Effects
+) -> tuple[jax.Array, jax.Array]:
+    """Shows a patient in a frame: all of the head, or a patch of it.
 
     Returns:
-        The patient on the anatomy's grid.
+        image [d h w 4] float32 and label [d h w] int32, as in `Patient`.
     """
-    k_type, k_deform, k_centre, k_radial, k_grow, k_tissue, k_signal, k_texture, k_scan = (
-        jax.random.split(key, 9)
+    keys, genotype, habit = traits.keys, traits.genotype, traits.habit
+    maps = sample_anatomy(anatomy, _in_atlas(traits, frame))
+    brain, grey, white, tracts, wetness, veins, ventricles = jnp.moveaxis(maps, -1, 0)
+    inside = brain_mask(keys["mask"], brain, frame, effects)
+    parts = split_tissue(
+        keys["tissue"], inside, brain, grey, white, veins, ventricles, frame, effects
     )
-    shape, spacing_mm = anatomy.maps.shape[1:], anatomy.spacing_mm
-    genotype = draw_genotype(k_type)
-
-    coordinates = deform(k_deform, shape, spacing_mm=spacing_mm)
-    # The centre is drawn in the atlas and followed to where the deformation puts it.
-    prior = anatomy.maps[3 + genotype.histology]
-    centre = follow(coordinates, draw_centre(k_centre, prior))
-    coordinates = displace(coordinates, centre, genotype, spacing_mm=spacing_mm)
-    brain, grey, white = (sample_linear(anatomy.maps[i], coordinates) for i in range(3))
-    brain = (brain > 0.5).astype(jnp.float32)
-    grey, white, fluid, vessel = split_tissue(k_tissue, brain, grey, white, spacing_mm=spacing_mm)
-
-    radial = radial_field(k_radial, centre, genotype, shape=shape, spacing_mm=spacing_mm)
+    parts = with_lesions(keys["lesions"], parts, wetness, frame, effects)
+    radial = radial_field(keys["radial"], traits.centre, genotype, habit, frame)
+    radial = radial + jnp.where(traits.healthy, 1e3, 0.0)
     tumour = grow_tumour(
-        k_grow, radial, genotype, brain=brain, white=white, fluid=fluid, spacing_mm=spacing_mm
+        keys["grow"],
+        radial,
+        genotype,
+        habit,
+        frame,
+        brain=inside * (brain > 0.45),
+        tracts=tracts,
+        wetness=wetness,
+        fluid=parts[2],
     )
-    image = render(
-        k_signal, k_texture, tumour, genotype, (white, grey, fluid, vessel), spacing_mm=spacing_mm
-    )
+    image = render(keys["signal"], keys["texture"], tumour, traits, parts, frame, effects)
     scans = [
-        acquire(k, image[..., i], brain, artefacts=artefacts, spacing_mm=spacing_mm)
-        for i, k in enumerate(jax.random.split(k_scan, 4))
+        acquire(k, image[..., i], inside, frame, effects)
+        for i, k in enumerate(jax.random.split(keys["scan"], image.shape[-1]))
     ]
-    return {"image": jnp.stack(scans, axis=-1), "label": tumour.label(), "tasks": genotype.tasks()}
+    return jnp.stack(scans, axis=-1), tumour.label()
 
 
-def deform(key: jax.Array, shape: Shape3, *, spacing_mm: float) -> jax.Array:
+def head_extent(
+    traits: Traits, anatomy: Anatomy, effects: Effects, *, spacing_mm: float
+) -> tuple[jax.Array, jax.Array]:
+    """Finds the box of a patient's brain.
+
+    Args:
+        traits: Of the patient.
+        anatomy: Tissue maps.
+        effects: How wrong the mask may be.
+        spacing_mm: Of the grid that is searched.
+
+    Returns:
+        Lower and upper corner, [3] float32 each, RAS in mm.
+    """
+    frame = whole_frame(spacing_mm)
+    brain = sample_anatomy(anatomy, _in_atlas(traits, frame))[..., 0]
+    inside = brain_mask(traits.keys["mask"], brain, frame, effects) > 0.5
+    lows, highs = [], []
+    for axis in range(3):
+        any_there = inside.any(axis=tuple(other for other in range(3) if other != axis))
+        place = frame.along(axis)
+        lows.append(jnp.where(any_there, place, jnp.inf).min() - spacing_mm / 2)
+        highs.append(jnp.where(any_there, place, -jnp.inf).max() + spacing_mm / 2)
+    return jnp.stack(lows), jnp.stack(highs)
+
+
+def _in_atlas(traits: Traits, frame: Frame) -> jax.Array:
+    """Returns the places in the atlas, [3 d h w] mm, that a patient's voxels show."""
+    places = frame.points()
+    grown = displace(places, traits.centre, traits.genotype, traits.habit.push)
+    grown = jnp.where(traits.healthy, places, grown)
+    # The head's own deformation is smooth: it moves a place and where it was pushed from alike.
+    places = deform(traits.keys["deform"], frame) + grown - places
+    return traits.mirror.reshape(3, 1, 1, 1) * places
+
+
+def deform(key: jax.Array, frame: Frame) -> jax.Array:
     """Draws a head: affine and smooth elastic deformation of the atlas.
 
     Args:
         key: Typed PRNG key.
-        shape: Grid.
-        spacing_mm: Edge of a voxel.
+        frame: Where it is wanted.
 
     Returns:
-        [3 d h w] float32: the atlas coordinates that each voxel shows.
+        [3 d h w] float32: the places in the atlas, RAS in mm, that the voxels show.
     """
-    k_flip, k_angle, k_scale, k_shear, k_shift, k_coarse, k_fine = jax.random.split(key, 7)
-    middle = (jnp.array(shape, jnp.float32).reshape(3, 1, 1, 1) - 1) / 2
-    angles = jax.random.normal(k_angle, (3,)) * jnp.deg2rad(6.0)
-    matrix = rotation(angles) * jnp.exp(0.05 * jax.random.normal(k_scale, (3,)))
-    matrix = matrix + 0.03 * jax.random.normal(k_shear, (3, 3))
-    mirror = jnp.where(jax.random.bernoulli(k_flip), -1.0, 1.0)
-    matrix = matrix * jnp.array([1.0, 1.0, 1.0]).at[0].set(mirror).reshape(3, 1)
-    shift = 2.0 / spacing_mm * jax.random.normal(k_shift, (3, 1, 1, 1))
-    coordinates = jnp.einsum("ij,jdhw->idhw", matrix, voxel_grid(shape) - middle) + middle + shift
-    for k, scale_mm, size_mm in ((k_coarse, 40.0, 3.0), (k_fine, 16.0, 1.0)):
-        draw = functools.partial(noise_field, shape=shape, scale=scale_mm / spacing_mm)
-        push = jax.vmap(draw)(jax.random.split(k, 3))
-        coordinates = coordinates + size_mm / spacing_mm * push
-    return coordinates
+    k_angle, k_scale, k_shear, k_shift, k_coarse, k_fine = jax.random.split(key, 6)
+    middle = jnp.array([0.0, -18.0, 6.0]).reshape(3, 1, 1, 1)
+    angles = (jax.random.normal(k_angle, (3,)) * jnp.deg2rad(6.0)).clip(-0.25, 0.25)
+    # MNI152 is larger than most heads, by an eighth in volume or more.
+    sizes = jnp.exp(0.06 + 0.05 * jax.random.normal(k_scale, (3,)).clip(-1.5, 2.0))
+    matrix = rotation(angles) * sizes + 0.03 * jax.random.normal(k_shear, (3, 3)).clip(-2, 2)
+    shift = 2.0 * jax.random.normal(k_shift, (3, 1, 1, 1))
+    points = jnp.einsum("ij,jdhw->idhw", matrix, frame.points() - middle) + middle + shift
+    for k, scale_mm, size_mm in ((k_coarse, 40.0, 3.0), (k_fine, 16.0, 1.2)):
+        push = [noise(own, frame, scale_mm=scale_mm) for own in jax.random.split(k, 3)]
+        points = points + size_mm * jnp.stack(push)
+    return points
 
 
 def rotation(angles: jax.Array) -> jax.Array:
@@ -110,57 +209,112 @@ def rotation(angles: jax.Array) -> jax.Array:
     return about_z @ about_y @ about_x
 
 
-def follow(coordinates: jax.Array, point: jax.Array) -> jax.Array:
-    """Finds where a deformation carries an atlas point: to the nearest of every other voxel.
+def brain_mask(key: jax.Array, brain: jax.Array, frame: Frame, effects: Effects) -> jax.Array:
+    """Draws what skull-stripping left: the brain, here and there too much or too little.
 
     Args:
-        coordinates: [3 d h w] float32 from `deform`.
-        point: [3] float32 in atlas voxels.
+        key: Typed PRNG key.
+        brain: [d h w] float32, 0.5 at the brain's border, falling by about 0.2 a mm.
+        frame: Of the map.
+        effects: How wrong it may be.
 
     Returns:
-        [3] float32 voxel coordinates.
+        [d h w] float32, 0 or 1.
     """
-    offset = coordinates[:, ::2, ::2, ::2] - point.reshape(3, 1, 1, 1)
-    distance = jnp.sum(offset**2, axis=0)
-    nearest = jnp.unravel_index(jnp.argmin(distance), distance.shape)
-    return 2.0 * jnp.stack(nearest).astype(jnp.float32)
+    k_happens, k_level, k_field = jax.random.split(key, 3)
+    happens = jax.random.bernoulli(k_happens, effects.mask.probability)
+    error_mm = effects.mask.magnitude * jax.random.uniform(k_level, minval=-1.0)
+    uneven = 1.0 + noise(k_field, frame, scale_mm=20.0).clip(-1.5, 1.5)
+    level = (0.5 + jnp.where(happens, 0.2 * error_mm * uneven, 0.0)).clip(0.08, 0.92)
+    return (brain > level).astype(jnp.float32)
 
 
 def split_tissue(
-    key: jax.Array, brain: jax.Array, grey: jax.Array, white: jax.Array, *, spacing_mm: float
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    key: jax.Array,
+    inside: jax.Array,
+    brain: jax.Array,
+    grey: jax.Array,
+    white: jax.Array,
+    veins: jax.Array,
+    ventricles: jax.Array,
+    frame: Frame,
+    effects: Effects,
+) -> tuple[jax.Array, ...]:
     """Turns the blurred average maps into one head's tissue: sharper borders, folds and vessels.
 
     An average of 152 heads has no individual sulci: noise between grey matter and fluid puts some
-    back. Vessels are thin bright threads in sulci and fluid, which on t1c must not pass for tumour.
+    back. Vessels, sinuses and choroid plexus enhance, and on t1c must not pass for tumour.
 
     Returns:
-        Fractions (grey, white, fluid, vessel), each [d h w] float32, summing to `brain`.
+        Fractions (white, grey, fluid, vessel), each [d h w] float32, summing to `inside`.
     """
-    k_fold, k_share, k_vessel, k_density = jax.random.split(key, 4)
+    k_fold, k_share, k_vessel, k_plexus, k_draw = jax.random.split(key, 5)
+    draw = jax.random.uniform(k_draw, (9,))
+
+    def strength(place: int, name: str) -> jax.Array:
+        effect = getattr(effects, name)
+        return jnp.where(draw[place] < effect.probability, effect.magnitude * draw[place + 1], 0.0)
+
+    lost = strength(0, "atrophy")
     fluid = (1.0 - grey - white).clip(0.0)
-    fold = noise_field(k_fold, brain.shape, scale=5.0 / spacing_mm)
-    fluid = (
-        fluid + grey * (0.30 * fold - 0.05 + 0.08 * jax.random.normal(k_share)).clip(0.0)
-    ).clip(0.0)
-    parts = jnp.stack([grey, white, fluid]) + 1e-3
+    fold = noise(k_fold, frame, scale_mm=4.0)
+    folded = grey * (0.35 * fold - 0.05 + 0.08 * jax.random.normal(k_share)).clip(0.0)
+    fluid = fluid + folded + lost * grey * (1.0 - white) * (brain > 0.5)
+    # Ventricles widen at the cost of the white matter around them.
+    fluid = fluid + 3.0 * lost * ventricles
+    parts = jnp.stack([white, grey, fluid]) + 1e-3
     sharp = parts**1.6
-    grey, white, fluid = sharp / sharp.sum(0) * brain
-    threads = jnp.abs(noise_field(k_vessel, brain.shape, scale=12.0 / spacing_mm))
-    density = jax.random.uniform(k_density, minval=0.0, maxval=0.07)
+    white, grey, fluid = sharp / sharp.sum(0)
+    threads = jnp.abs(noise(k_vessel, frame, scale_mm=9.0))
+    density = strength(2, "vessels")
     vessel = jax.nn.sigmoid((density - threads) / 0.02) * (fluid + 0.1 * grey)
-    keep = 1.0 - vessel / (grey + white + fluid + 1e-6)
-    return grey * keep, white * keep, fluid * keep, vessel
+    vessel = jnp.where(density > 0, vessel, 0.0)
+    # Dura and sinuses lie at the border and beyond it.
+    margin = (1.0 - brain) * (brain < 0.62)
+    sinuses = strength(4, "sinuses") * (veins + margin * (threads < 0.6)).clip(0.0, 1.0)
+    clumps = jax.nn.sigmoid((noise(k_plexus, frame, scale_mm=4.0) - 0.8) / 0.2)
+    plexus = strength(6, "choroid_plexus") * ventricles * clumps
+    vessel = jnp.maximum(vessel, jnp.maximum(sinuses, plexus)).clip(0.0, 1.0)
+    keep = (1.0 - vessel) * inside
+    return white * keep, grey * keep, fluid * keep, vessel * inside
+
+
+def with_lesions(
+    key: jax.Array,
+    parts: tuple[jax.Array, ...],
+    wetness: jax.Array,
+    frame: Frame,
+    effects: Effects,
+) -> tuple[jax.Array, ...]:
+    """Adds hyperintensities of white matter, which are no tumour: beside ventricles and as spots.
+
+    Returns:
+        Fractions (white, grey, fluid, vessel, gliosis).
+    """
+    white, grey, fluid, vessel = parts
+    k_draw, k_spots, k_caps = jax.random.split(key, 3)
+    happens, amount = jax.random.uniform(k_draw, (2,))
+    amount = effects.hyperintensities.magnitude * amount
+    spots = jax.nn.sigmoid((noise(k_spots, frame, scale_mm=5.0) - 3.2 + 1.2 * amount) / 0.15)
+    caps = jax.nn.sigmoid(
+        (wetness + 0.1 * noise(k_caps, frame, scale_mm=8.0) - 0.6 + amount) / 0.05
+    )
+    ill = jnp.where(
+        happens < effects.hyperintensities.probability,
+        jnp.maximum(spots, caps * (white > 0.5)),
+        0.0,
+    )
+    return white * (1.0 - ill), grey, fluid, vessel, white * ill
 
 
 def render(
     k_signal: jax.Array,
     k_texture: jax.Array,
     tumour: Tumour,
-    genotype: Genotype,
+    traits: Traits,
     healthy: tuple[jax.Array, ...],
-    *,
-    spacing_mm: float,
+    frame: Frame,
+    effects: Effects,
 ) -> jax.Array:
     """Mixes the tissues' signals by volume and adds texture.
 
@@ -168,20 +322,33 @@ def render(
         k_signal: Key of relaxation times and protocol.
         k_texture: Key of the texture.
         tumour: Tumour tissue fractions.
-        genotype: Gives the gadolinium concentration.
-        healthy: (white, grey, fluid, vessel) fractions, [d h w] float32 each.
-        spacing_mm: Edge of a voxel.
+        traits: Give the concentration of contrast agent.
+        healthy: (white, grey, fluid, vessel, gliosis) fractions, [d h w] float32 each.
+        frame: Of the fractions.
+        effects: How far contrast may depart from physics.
 
     Returns:
-        [d h w 4] float32 ideal signal.
+        [d h w 4] float32 ideal signal, about 1 in the brain's mean.
     """
     taken = sum(tumour[1:], tumour[0])
     fractions = jnp.stack([*(part * (1.0 - taken) for part in healthy), *tumour], axis=-1)
-    k_tumour, k_brain, k_strength = jax.random.split(k_texture, 3)
-    # Tumour tissue is less even than brain.
-    tumour_texture = noise_field(k_tumour, taken.shape, scale=6.0 / spacing_mm)
-    brain_texture = noise_field(k_brain, taken.shape, scale=4.0 / spacing_mm)
-    uneven = jax.random.uniform(k_strength, minval=0.02, maxval=0.12)
-    texture = 1.0 + uneven * taken * tumour_texture + 0.03 * brain_texture
     assert fractions.shape[-1] == len(TISSUES)
-    return fractions @ draw_signals(k_signal, genotype.ranges["gadolinium"]) * texture[..., None]
+    k_draw, k_departs, k_amount = jax.random.split(k_signal, 3)
+    departs = jax.random.bernoulli(k_departs, effects.contrast.probability)
+    departure = effects.contrast.magnitude * jax.random.uniform(k_amount)
+    signals = draw_signals(
+        k_draw,
+        traits.genotype.ranges["gadolinium"] * traits.habit.uptake,
+        jnp.where(departs, departure, 0.0),
+    )
+    # The same scale for a patch and for the whole: that of the healthy brain.
+    signals = signals / (jnp.array([0.38, 0.50, 0.12]) @ signals[:3])
+    k_tumour, k_uptake, k_brain, k_strength = jax.random.split(k_texture, 4)
+    # Tumour tissue is less even than brain, and takes up contrast unevenly.
+    uneven = jax.random.uniform(k_strength, minval=0.02, maxval=0.15)
+    texture = 1.0 + uneven * taken * noise(k_tumour, frame, scale_mm=5.0)
+    texture = texture + 0.03 * noise(k_brain, frame, scale_mm=3.5)
+    image = fractions @ signals * texture[..., None]
+    enhancing = TISSUES.index("enhancing")
+    patchy = tumour.enhancing * (0.25 * noise(k_uptake, frame, scale_mm=3.0)).clip(-0.5, 0.5)
+    return image.at[..., 1].add(patchy * (signals[enhancing, 1] - signals[enhancing, 0]).clip(0.0))

@@ -32,13 +32,13 @@ MGMT_METHYLATED = 0.5
 
 # (low, high) of a uniform draw for glioblastoma, astrocytoma, oligodendroglioma. Lengths are in mm.
 RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
-    "radius": ((9.0, 26.0), (13.0, 31.0), (12.0, 30.0)),
-    "roughness": ((0.12, 0.32), (0.10, 0.22), (0.20, 0.40)),
+    "radius": ((7.0, 27.0), (12.0, 33.0), (11.0, 32.0)),
+    "roughness": ((0.12, 0.34), (0.10, 0.24), (0.20, 0.40)),
     "softness": ((0.02, 0.05), (0.02, 0.05), (0.06, 0.14)),
-    "oedema_reach": ((5.0, 30.0), (2.0, 16.0), (3.0, 20.0)),
+    "oedema_reach": ((5.0, 32.0), (2.0, 20.0), (3.0, 22.0)),
     "ring": ((2.5, 8.0), (2.0, 6.0), (2.0, 6.0)),
     "mass_effect": ((0.05, 0.30), (0.03, 0.20), (0.0, 0.12)),
-    "gadolinium": ((0.10, 0.60), (0.06, 0.35), (0.06, 0.35)),
+    "gadolinium": ((0.08, 0.45), (0.06, 0.30), (0.06, 0.30)),
 }
 # Probability of each feature for the three types.
 CHANCES: dict[str, tuple[float, float, float]] = {

@@ -1,11 +1,14 @@
-"""The tumour's shape: necrotic core, enhancing ring and oedema from a perturbed distance field."""
+"""The tumour: where it lies, its shape, and the tissues that it is made of."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gmmas_jax.synthesis.fields import Shape3, noise_field, octave_noise, smooth, voxel_grid
+from gmmas_jax.synthesis.anatomy import PRIOR_MM
+from gmmas_jax.synthesis.effects import Effects
+from gmmas_jax.synthesis.fields import noise, octave_noise
+from gmmas_jax.synthesis.frame import BOX_MM, Frame
 from gmmas_jax.synthesis.genotype import Genotype
 
 LOBES = 3
@@ -20,14 +23,15 @@ class Tumour(NamedTuple):
     enhancing: jax.Array
     oedema: jax.Array
     calcium: jax.Array
+    blood: jax.Array
 
     def label(self) -> jax.Array:
         """Returns the label map [d h w] int32: per voxel the class of the largest fraction.
 
         Classes are 0 background, 1 core that does not enhance (necrotic, solid, mucinous,
-        calcified: one class in BraTS since 2017), 2 oedema, 3 enhancing.
+        calcified, bled: one class in BraTS since 2017), 2 oedema, 3 enhancing.
         """
-        core = self.necrosis + self.solid + self.mucinous + self.calcium
+        core = self.necrosis + self.solid + self.mucinous + self.calcium + self.blood
         rest = 1.0 - core - self.oedema - self.enhancing
         tumour = jnp.where(core >= self.oedema, 1, 2)
         tumour = jnp.where(self.enhancing > jnp.maximum(core, self.oedema), 3, tumour)
@@ -35,70 +39,141 @@ class Tumour(NamedTuple):
         return jnp.where(rest >= largest, 0, tumour)
 
 
+class Habit(NamedTuple):
+    """What a tumour does beyond its genotype's ranges: the effects that were drawn, scalars.
+
+    Attributes:
+        push: Factor on the mass effect.
+        uptake: Factor on the concentration of contrast agent.
+        ring_mm: Thickness of the enhancing ring.
+        fill: Share of a ring's core that enhances throughout.
+        specks: Share of the core taken by scattered enhancement.
+        blood: Share of the core that bled.
+        cyst: How much of the core is fluid.
+        focus: Distance of a second focus in radii; 0 without.
+        mirror: Strength of the part beyond the midline; 0 without.
+        softness: Added to the border's, in radii.
+    """
+
+    push: jax.Array
+    uptake: jax.Array
+    ring_mm: jax.Array
+    fill: jax.Array
+    specks: jax.Array
+    blood: jax.Array
+    cyst: jax.Array
+    focus: jax.Array
+    mirror: jax.Array
+    softness: jax.Array
+
+
+def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
+    """Draws which of the effects on a tumour a patient has, and how strongly."""
+    happens, strength = jax.random.uniform(key, (2, len(Habit._fields)))
+    names = (
+        *("midline_shift", "faint", "thin_ring", "solid_enhancement", "specks", "haemorrhage"),
+        *("cyst", "multifocal", "butterfly", "infiltration"),
+    )
+    drawn = {}
+    for place, name in enumerate(names):
+        effect = getattr(effects, name)
+        chosen = happens[place] < effect.probability
+        drawn[name] = (chosen, effect.magnitude, strength[place])
+
+    def between(name: str, low: float, usual: jax.Array | float) -> jax.Array:
+        """From `low` to the magnitude where it was drawn, else the usual."""
+        chosen, magnitude, share = drawn[name]
+        return jnp.where(chosen, low + (magnitude - low) * share, usual)
+
+    ring = genotype.ranges["ring"]
+    return Habit(
+        push=between("midline_shift", 1.0, 1.0),
+        uptake=between("faint", 0.6, 1.0),
+        ring_mm=between("thin_ring", 2.5, ring),
+        fill=between("solid_enhancement", 0.3, 0.0),
+        specks=between("specks", 0.02, 0.0),
+        blood=between("haemorrhage", 0.1, 0.0),
+        cyst=between("cyst", 0.4, 0.0),
+        focus=between("multifocal", 1.4, 0.0),
+        mirror=between("butterfly", 0.5, 0.0),
+        softness=between("infiltration", 0.02, 0.0),
+    )
+
+
 def draw_centre(key: jax.Array, prior: jax.Array) -> jax.Array:
-    """Draws a point with probability proportional to a prior, which is read at every other voxel.
+    """Draws a place in the atlas with probability proportional to a prior.
 
     Args:
         key: Typed PRNG key.
-        prior: [d h w] float32, not negative.
+        prior: [d h w] float32, not negative, one value every `PRIOR_MM`.
 
     Returns:
-        [3] float32 voxel coordinates.
+        [3] float32, RAS in mm.
     """
-    coarse = prior[::2, ::2, ::2]
-    flat = jax.random.categorical(key, jnp.log(coarse.reshape(-1) + 1e-12))
-    return 2.0 * jnp.stack(jnp.unravel_index(flat, coarse.shape)).astype(jnp.float32)
+    k_cell, k_within = jax.random.split(key)
+    flat = jax.random.categorical(k_cell, jnp.log(prior.reshape(-1) + 1e-12))
+    cell = jnp.stack(jnp.unravel_index(flat, prior.shape)).astype(jnp.float32)
+    corner = jnp.array([low for low, _ in BOX_MM])
+    return corner + PRIOR_MM * (cell + jax.random.uniform(k_within, (3,)))
 
 
 def radial_field(
-    key: jax.Array, centre: jax.Array, genotype: Genotype, *, shape: Shape3, spacing_mm: float
+    key: jax.Array, centre: jax.Array, genotype: Genotype, habit: Habit, frame: Frame
 ) -> jax.Array:
     """Distance from the tumour's centre in units of its radius, with lobes and a rough surface.
 
     Args:
         key: Typed PRNG key.
-        centre: [3] float32, voxels.
+        centre: [3] float32, RAS in mm.
         genotype: Gives the radius in mm, the roughness and whether a satellite stands apart.
-        shape: Grid.
-        spacing_mm: Edge of a voxel.
+        habit: Gives a second focus and a part beyond the midline.
+        frame: Where it is wanted.
 
     Returns:
         [d h w] float32; below 1 is inside the core.
     """
-    k_axes, k_turn, k_offset, k_size, k_noise = jax.random.split(key, 5)
-    radius = genotype.ranges["radius"]
-    offset_mm = (voxel_grid(shape) - centre.reshape(3, 1, 1, 1)) * spacing_mm
+    k_axes, k_turn, k_offset, k_size, k_focus, k_noise = jax.random.split(key, 6)
+    radius, points = genotype.ranges["radius"], frame.points()
     turn, _ = jnp.linalg.qr(jax.random.normal(k_turn, (3, 3)))
     stretch = jnp.exp(0.22 * jax.random.normal(k_axes, (3, 1)))
-    local = jnp.einsum("ij,jdhw->idhw", turn * (stretch / jnp.prod(stretch) ** (1 / 3)), offset_mm)
+    shape = turn * (stretch / jnp.prod(stretch) ** (1 / 3))
+    local = jnp.einsum("ij,jdhw->idhw", shape, points - centre.reshape(3, 1, 1, 1))
 
-    # The first lobe stays at the centre; the last one is a satellite, further out and smaller.
+    # The first lobe stays at the centre; the third is a satellite, further out and smaller; the
+    # fourth a focus of its own, somewhere in white matter or not.
     reach = jnp.array([0.0, 0.55, 1.0]) * radius
     away = jax.random.normal(k_offset, (LOBES, 3)) * reach.reshape(-1, 1)
-    size = jax.random.uniform(k_size, (LOBES,), minval=0.4, maxval=0.85) * jnp.array(
-        [1.0, 1.0, 0.5]
-    )
-    size = radius * size.at[0].set(1.0)
+    share = jax.random.uniform(k_size, (LOBES + 1,), minval=0.4, maxval=0.85)
+    size = radius * share[:LOBES].at[0].set(1.0) * jnp.array([1.0, 1.0, 0.5])
     distance = [
         jnp.linalg.norm(local - away[i].reshape(3, 1, 1, 1), axis=0) / size[i] for i in range(LOBES)
     ]
-    main = jnp.minimum(distance[0], distance[1])
-    nearest = jnp.where(genotype.features["satellite"], jnp.minimum(main, distance[2]), main)
-    scales = (24.0 / spacing_mm, 11.0 / spacing_mm, 6.0 / spacing_mm)
+    nearest = jnp.minimum(distance[0], distance[1])
+    nearest = jnp.where(genotype.features["satellite"], jnp.minimum(nearest, distance[2]), nearest)
+    direction = jax.random.normal(k_focus, (3,))
+    direction = direction / jnp.linalg.norm(direction) * habit.focus * radius
+    second = jnp.linalg.norm(local - direction.reshape(3, 1, 1, 1), axis=0)
+    second = second / (0.6 * radius * share[LOBES])
+    nearest = jnp.where(habit.focus > 0, jnp.minimum(nearest, second), nearest)
+    mirrored = jnp.stack([-points[0], points[1], points[2]]) - centre.reshape(3, 1, 1, 1)
+    beyond = jnp.linalg.norm(mirrored, axis=0) / (radius * habit.mirror.clip(0.1))
+    nearest = jnp.where(habit.mirror > 0, jnp.minimum(nearest, beyond), nearest)
     # Roughness fades away from the tumour, or it would tear islands off the oedema.
-    rough = genotype.ranges["roughness"] * octave_noise(k_noise, shape, scales=scales)
-    return nearest + rough / jnp.maximum(nearest, 1.0)
+    rough = octave_noise(k_noise, frame, scales_mm=(24.0, 11.0, 6.0))
+    return nearest + genotype.ranges["roughness"] * rough / jnp.maximum(nearest, 1.0)
 
 
 def grow_tumour(
     key: jax.Array,
     radial: jax.Array,
     genotype: Genotype,
+    habit: Habit,
+    frame: Frame,
     *,
     brain: jax.Array,
-    white: jax.Array,
+    tracts: jax.Array,
+    wetness: jax.Array,
     fluid: jax.Array,
-    spacing_mm: float,
 ) -> Tumour:
     """Fills the radial field with tissue.
 
@@ -109,71 +184,82 @@ def grow_tumour(
         key: Typed PRNG key.
         radial: [d h w] float32 from `radial_field`.
         genotype: Gives the ranges and features.
+        habit: What this tumour does besides.
+        frame: Of the radial field.
         brain: [d h w] float32 mask.
-        white: [d h w] float32, fraction of white matter.
+        tracts: [d h w] float32, white matter around.
+        wetness: [d h w] float32, fluid around.
         fluid: [d h w] float32, fraction of cerebrospinal fluid.
-        spacing_mm: Edge of a voxel.
 
     Returns:
         The tumour; its fractions sum to at most 1 in every voxel.
     """
-    keys = iter(jax.random.split(key, 6))
+    keys = iter(jax.random.split(key, 10))
     ranges, features = genotype.ranges, genotype.features
 
-    def noise(scale_mm: float) -> jax.Array:
-        return noise_field(next(keys), radial.shape, scale=scale_mm / spacing_mm)
+    def draw(scale_mm: float) -> jax.Array:
+        return noise(next(keys), frame, scale_mm=scale_mm)
 
-    def inside(level: jax.Array, softness: jax.Array) -> jax.Array:
+    def inside(level: jax.Array, softness: jax.Array | float) -> jax.Array:
         return jax.nn.sigmoid(level / softness)
 
-    soft = ranges["softness"]
-    core = brain * inside(1.0 - radial, soft) * (1.0 - 0.7 * smooth(fluid, sigma=4.0 / spacing_mm))
-    thickness = ranges["ring"] / ranges["radius"] * (1.0 + 0.45 * noise(9.0).clip(-1.8, 1.8))
+    def share(field: jax.Array, wanted: jax.Array) -> jax.Array:
+        """Where noise is above the level that a share of it exceeds; nowhere for a share of 0."""
+        level = jnp.where(wanted > 0, -jax.scipy.special.ndtri(wanted.clip(1e-4, 0.999)), 9.0)
+        return inside(field - level, 0.12)
+
+    soft = ranges["softness"] + habit.softness
+    core = brain * inside(1.0 - radial, soft) * (1.0 - 0.7 * wetness)
+    thickness = habit.ring_mm / ranges["radius"] * (1.0 + 0.45 * draw(9.0).clip(-1.8, 1.8))
     inner = core * inside(1.0 - thickness - radial, jnp.minimum(soft, 0.06))
+    inner = inner * (1.0 - share(draw(14.0), habit.fill))
 
     ring = jnp.where(features["ring_enhancement"], 1.0, 0.0)
-    gaps = inside(noise(12.0) + 1.1, jnp.asarray(0.15))  # a ring is seldom closed
+    gaps = inside(draw(12.0) + 1.1, 0.15)  # a ring is seldom closed
     enhancing, necrosis = ring * (core - inner) * gaps, ring * inner
     solid = core - enhancing - necrosis
 
-    patch = jnp.where(features["patchy_enhancement"], 1.0, 0.0) * inside(
-        noise(8.0) - 1.0, jnp.asarray(0.12)
-    )
+    patchy = jnp.where(features["patchy_enhancement"], 1.0, 0.0)
+    patch = jnp.maximum(patchy * inside(draw(8.0) - 1.0, 0.12), share(draw(4.0), habit.specks))
     enhancing, solid = enhancing + patch * solid, solid * (1.0 - patch)
 
-    mixed = 0.6 * inside(noise(7.0) - 0.7, jnp.asarray(0.2)) * (1.0 - ring)
+    mixed = 0.6 * inside(draw(7.0) - 0.7, 0.2) * (1.0 - ring)
     fluid_like = jnp.where(features["mismatch"], inner / (core + 1e-6), mixed)
+    fluid_like = jnp.maximum(fluid_like, habit.cyst * inner / (core + 1e-6))
     mucinous, solid = fluid_like * solid, solid * (1.0 - fluid_like)
 
-    speckle = inside(noise(5.0) - 1.5, jnp.asarray(0.1))
+    speckle = inside(draw(5.0) - 1.5, 0.1)
     calcium = jnp.where(features["calcification"], 1.0, 0.0) * speckle * solid
     solid = solid - calcium
+    bled = share(draw(10.0), habit.blood)
+    blood = bled * (necrosis + solid)
+    necrosis, solid = necrosis * (1.0 - bled), solid * (1.0 - bled)
 
-    tracts = smooth(white, sigma=3.0 / spacing_mm)
     reach = ranges["oedema_reach"] / ranges["radius"] * (0.15 + 1.25 * tracts)
-    reach = reach * (1.0 + 0.5 * noise(18.0).clip(-1.8, 1.8))
+    reach = reach * (1.0 + 0.5 * draw(18.0).clip(-1.8, 1.8))
     around = inside(1.0 + reach - radial, jnp.maximum(soft, 0.06))
     oedema = (brain * around * (1.0 - fluid) - core).clip(0.0) * (1.0 - core)
-    return Tumour(necrosis, solid, mucinous, enhancing, oedema, calcium)
+    return Tumour(necrosis, solid, mucinous, enhancing, oedema, calcium, blood)
 
 
 def displace(
-    coordinates: jax.Array, centre: jax.Array, genotype: Genotype, *, spacing_mm: float
+    points: jax.Array, centre: jax.Array, genotype: Genotype, push: jax.Array
 ) -> jax.Array:
     """Pushes the anatomy away from the tumour (mass effect).
 
-    Works on sampling coordinates: what is seen at a point came from nearer to the centre. The push
-    fades with distance over twice the radius.
+    Works on the places that are sampled: what is seen at a point came from nearer to the centre.
+    The push fades with distance over twice the radius.
 
     Args:
-        coordinates: [3 d h w] float32, where each voxel samples the anatomy.
-        centre: [3] float32, the tumour's centre in voxels of the result.
+        points: [3 ...] float32, places in the patient, RAS in mm.
+        centre: [3] float32, the tumour's.
         genotype: Gives radius and strength.
-        spacing_mm: Edge of a voxel.
+        push: [] float32, a factor on the strength.
 
     Returns:
-        [3 d h w] float32.
+        [3 ...] float32, where each place was before the tumour grew.
     """
-    offset = voxel_grid(coordinates.shape[1:]) - centre.reshape(3, 1, 1, 1)
-    relative = jnp.linalg.norm(offset, axis=0) * spacing_mm / (2.0 * genotype.ranges["radius"])
-    return coordinates - genotype.ranges["mass_effect"] * jnp.exp(-(relative**2)) * offset
+    offset = points - centre.reshape(3, *[1] * (points.ndim - 1))
+    relative = jnp.linalg.norm(offset, axis=0) / (2.0 * genotype.ranges["radius"])
+    strength = jnp.minimum(genotype.ranges["mass_effect"] * push, 0.45)
+    return points - strength * jnp.exp(-(relative**2)) * offset

@@ -1,0 +1,108 @@
+"""The shipped weights `mini`: segmentation and typing at 1 mm, trained on generated patients alone.
+
+Purpose: `gmmas predict` out of the box on a laptop.
+Command: gmmas train --config configs/weights_mini.py --generated --workdir runs/weights-mini
+Hardware: two CPU cores, 6 GiB; the run may be stopped and goes on where it was.
+Time and result: see the model card in `gmmas_jax/weights/mini`.
+"""
+
+from ml_collections import ConfigDict
+
+from gmmas_jax.config import base_config, is_debug
+
+TASKS = {"idh": 2, "codel_1p19q": 2, "histology": 3}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the experiment; "debug" shrinks it to seconds on a CPU, every part still there."""
+    config = base_config()
+    config.name = "weights_mini"
+    with config.unlocked():
+        config.model = ConfigDict(
+            {
+                "tasks": TASKS,
+                "num_classes": 4,
+                "layers": {
+                    "dtype": "float32",
+                    "norm": "group",
+                    "group_size": 8,
+                    "initializer": "he",
+                    "remat": "none",
+                    "upsample": "resize",
+                },
+                "encoder": {
+                    "widths": (24, 48, 96, 128),
+                    "blocks": (1, 1, 1, 1),
+                    "downsample_branches": 1,
+                    # Features live at 2 mm; the detail head brings in the intensities at 1 mm.
+                    "stem_stride": 2,
+                    "stem_dropout": 0.0,
+                },
+                "transformer": {
+                    "dim": 128,
+                    "layers": 2,
+                    "heads": 4,
+                    "mlp_dim": 256,
+                    "positions": "sincos",
+                    "attention": "xla",
+                    "dropout": 0.0,
+                    "attention_dropout": 0.0,
+                },
+                "global_unet": {
+                    "widths": (16, 32, 48, 64),
+                    "blocks": (1, 1, 1, 1),
+                    "downsample_branches": 1,
+                    "stem_stride": 2,
+                    "stem_dropout": 0.0,
+                    "middle": (96, 128),
+                },
+                "classifier": {
+                    "local_width": 8,
+                    "deep_width": 16,
+                    "mixed_width": 16,
+                    "hidden": (64,),
+                    "activation": "gelu",
+                    "padding": "same",
+                    "dropout": 0.2,
+                    "evidence": True,
+                    "normalize": True,
+                },
+                "global_alignment": "crop",
+                "deep_supervision": 1,
+                "detail_width": 12,
+            }
+        )
+    config.data.update(
+        spacing_mm=1.0, patch=(96, 96, 96), whole=(64, 64, 64), batch_size=1, foreground=0.8
+    )
+    config.augment.update(flip=(0.0, 0.0, 0.0), intensity_scale=0.2, intensity_shift=0.2)
+    config.objective.update(
+        tasks=tuple(TASKS),
+        dice_over="labels",
+        smooth=50.0,
+        deep_weights=(0.5,),
+        whole_weight=0.3,
+        tasks_see_tumour=True,
+    )
+    config.optimizer.update(
+        learning_rate=2e-3, schedule="cosine", warmup_steps=100, weight_decay=1e-3, clip_norm=5.0
+    )
+    config.train.update(steps=12_000, log_every=20, checkpoint_every=200, ema_decay=0.995)
+    # A brain in few windows; the overlap is blended.
+    config.inference.update(window=(128, 128, 128), overlap=0.25, min_island_ml=0.1)
+    if is_debug(arg):
+        _shrink(config)
+    return config.lock()
+
+
+def _shrink(config: ConfigDict) -> None:
+    model = config.model
+    model.encoder.update(widths=(8, 8, 16, 16))
+    model.global_unet.update(widths=(8, 8, 8, 8), middle=(8, 16))
+    model.transformer.update(dim=24, layers=1, heads=2, mlp_dim=32)
+    model.classifier.update(local_width=4, deep_width=8, mixed_width=8, hidden=(8,))
+    model.detail_width = 4
+    config.data.update(spacing_mm=4.0, patch=(32, 32, 32), whole=(16, 16, 16))
+    config.optimizer.warmup_steps = 1
+    config.train.update(steps=4, log_every=1, checkpoint_every=2)
+    config.inference.update(window=(32, 32, 32))

@@ -1,0 +1,130 @@
+"""What makes scans of patients differ from tidy ones: how often, and how much."""
+
+from typing import Any, NamedTuple
+
+from gmmas_jax.errors import UserError
+
+
+class Effect(NamedTuple):
+    """One effect.
+
+    Attributes:
+        probability: Share of the patients (or, where it is said, sequences) that have it.
+        magnitude: How strong it is at most, or its spread; the unit is the effect's.
+    """
+
+    probability: float
+    magnitude: float
+
+
+class Effects(NamedTuple):
+    """All effects, static under `jit`; `config.synthesis.effects` has the same fields.
+
+    Attributes:
+        thick_slices: Per sequence. Thickest slice in mm.
+        blur: Per sequence. Largest standard deviation of a Gaussian in mm.
+        misalignment: Per sequence. Largest shift against the others, mm along each axis.
+        ghosting: Per sequence. Largest strength of a shifted copy, as a share of the signal.
+        bias: Per sequence. Standard deviation of the log of the bias field (Sled et al. 1998, IEEE
+            TMI 17:87).
+        noise: Per sequence. Largest standard deviation, as a share of the mean brain signal.
+        gamma: Per sequence. Standard deviation of the log of the exponent on the signal.
+        contrast: Standard deviation of the log by which each tissue's signal departs, in each
+            sequence, from what physics and published relaxation times give (after SynthSeg, Billot
+            et al. 2023, Med Image Anal 86:102789).
+        atrophy: Share of grey matter lost to fluid at most, and of the ventricles' widening.
+        hyperintensities: Lesions of white matter that are no tumour. Share of the white matter
+            beside the ventricles at most.
+        vessels: Enhancing vessels in sulci. Density at most.
+        sinuses: Venous sinuses and dura left inside the mask. Their fraction at most.
+        choroid_plexus: Enhancing plexus in the ventricles. Its fraction at most.
+        mask: A brain mask too wide or too narrow. Error in mm at most.
+        midline_shift: Tissue pushed away by the tumour beyond its own mass effect. Factor at most.
+        faint: Tumours that enhance faintly. Concentration of contrast agent at the least, as a
+            share of the usual.
+        thin_ring: Rings of enhancement thinner than usual. Thickness in mm at the least.
+        solid_enhancement: Cores that enhance throughout. How much of them, at most.
+        specks: Scattered small enhancement in a core that else has none. Their share at most.
+        haemorrhage: Blood in the core. Its share at most.
+        cyst: A core of fluid. How like fluid, at most.
+        multifocal: Foci apart from the first. Distance at most, in radii.
+        butterfly: Tumours that cross the corpus callosum. How symmetric, at most.
+        infiltration: Borders that fade. Softness at most, in radii.
+    """
+
+    thick_slices: Effect = Effect(0.5, 6.0)
+    blur: Effect = Effect(0.5, 0.9)
+    misalignment: Effect = Effect(0.3, 1.2)
+    ghosting: Effect = Effect(0.1, 0.08)
+    bias: Effect = Effect(1.0, 0.12)
+    noise: Effect = Effect(1.0, 0.06)
+    gamma: Effect = Effect(1.0, 0.18)
+    contrast: Effect = Effect(0.4, 0.12)
+    atrophy: Effect = Effect(0.4, 0.4)
+    hyperintensities: Effect = Effect(0.35, 0.5)
+    vessels: Effect = Effect(1.0, 0.10)
+    sinuses: Effect = Effect(0.6, 0.8)
+    choroid_plexus: Effect = Effect(0.7, 0.8)
+    mask: Effect = Effect(0.5, 1.5)
+    midline_shift: Effect = Effect(0.3, 1.6)
+    faint: Effect = Effect(0.3, 0.25)
+    thin_ring: Effect = Effect(0.3, 1.2)
+    solid_enhancement: Effect = Effect(0.15, 1.0)
+    specks: Effect = Effect(0.2, 0.15)
+    haemorrhage: Effect = Effect(0.15, 0.5)
+    cyst: Effect = Effect(0.1, 1.0)
+    multifocal: Effect = Effect(0.1, 2.5)
+    butterfly: Effect = Effect(0.05, 1.0)
+    infiltration: Effect = Effect(0.3, 0.25)
+
+    def without(self, *names: str) -> "Effects":
+        """Returns the effects with some switched off.
+
+        Raises:
+            UserError: If there is no such effect.
+        """
+        for name in names:
+            if name not in self._fields:
+                raise UserError(
+                    f"effects: {name!r} is unknown; expected some of {', '.join(self._fields)}."
+                )
+        return self._replace(**{name: Effect(0.0, getattr(self, name).magnitude) for name in names})
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Effects":
+        """Makes them of {name: {"probability", "magnitude"}}.
+
+        Raises:
+            UserError: If one is missing or unknown, or a number is impossible.
+        """
+        known = set(cls._fields)
+        if set(values) != known:
+            wrong = ", ".join(sorted(known ^ set(values)))
+            raise UserError(f"effects: {wrong}; expected exactly {', '.join(sorted(known))}.")
+        made = {}
+        for name, value in values.items():
+            effect = Effect(float(value["probability"]), float(value["magnitude"]))
+            if not 0 <= effect.probability <= 1 or effect.magnitude < 0:
+                raise UserError(
+                    f"effects.{name} is {effect}; expected a probability from 0 to 1 and a "
+                    "magnitude that is not negative."
+                )
+            made[name] = effect
+        return cls(**made)
+
+
+PLAIN = (
+    Effects()
+    .without(
+        *("blur", "misalignment", "ghosting", "contrast", "atrophy", "hyperintensities"),
+        *("sinuses", "choroid_plexus", "mask", "midline_shift", "faint", "thin_ring"),
+        *("solid_enhancement", "specks", "haemorrhage", "cyst", "multifocal", "butterfly"),
+        *("infiltration",),
+    )
+    ._replace(
+        thick_slices=Effect(0.3, 6.0),
+        vessels=Effect(1.0, 0.07),
+        noise=Effect(1.0, 0.05),
+    )
+)
+"""A tidy scanner and textbook tumours, for the demo: what a small network learns in minutes."""
