@@ -67,7 +67,7 @@ class Effects(NamedTuple):
     choroid_plexus: Effect = Effect(0.7, 0.8)
     mask: Effect = Effect(0.5, 1.5)
     midline_shift: Effect = Effect(0.3, 1.6)
-    faint: Effect = Effect(0.3, 0.25)
+    faint: Effect = Effect(0.3, 0.3)
     thin_ring: Effect = Effect(0.3, 1.2)
     solid_enhancement: Effect = Effect(0.15, 1.0)
     specks: Effect = Effect(0.2, 0.15)

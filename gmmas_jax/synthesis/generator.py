@@ -26,6 +26,10 @@ _FOLLOW = 12
 """Rounds of the fixed point that inverts a deformation at a point: it is smooth and small."""
 
 
+LEAST_SEEN = 0.09
+"""Concentration of contrast agent, in mmol/l, that brings enhancing tumour to white matter."""
+
+
 class Patient(TypedDict):
     """What `generate` returns.
 
@@ -65,6 +69,7 @@ def generate(
     anatomy: Anatomy,
     *,
     effects: Effects = PLAIN,
+    healthy: jax.Array | bool = False,
     spacing_mm: float | None = None,
 ) -> Patient:
     """Generates a whole patient. Pure, with static shapes: works under `jit` and `vmap`.
@@ -76,9 +81,10 @@ def generate(
         key: Typed PRNG key; the patient is a function of it alone.
         anatomy: Tissue maps.
         effects: What makes scans hard.
+        healthy: Whether there is no tumour; the tasks then say nothing.
         spacing_mm: Edge of the voxels; None for the anatomy's.
     """
-    traits = draw_traits(key, anatomy, effects)
+    traits = draw_traits(key, anatomy, effects, healthy=healthy)
     frame = whole_frame(spacing_mm or anatomy.spacing_mm)
     image, label = show(traits, anatomy, frame, effects)
     return {"image": image, "label": label, "tasks": traits.genotype.tasks()}
@@ -189,8 +195,8 @@ def deform(key: jax.Array, frame: Frame) -> jax.Array:
     k_angle, k_scale, k_shear, k_shift, k_coarse, k_fine = jax.random.split(key, 6)
     middle = jnp.array([0.0, -18.0, 6.0]).reshape(3, 1, 1, 1)
     angles = (jax.random.normal(k_angle, (3,)) * jnp.deg2rad(6.0)).clip(-0.25, 0.25)
-    # MNI152 is larger than most heads, by an eighth in volume or more.
-    sizes = jnp.exp(0.06 + 0.05 * jax.random.normal(k_scale, (3,)).clip(-1.5, 2.0))
+    # MNI152 is larger than most heads, by a quarter in volume.
+    sizes = jnp.exp(0.09 + 0.05 * jax.random.normal(k_scale, (3,)).clip(-1.5, 2.0))
     matrix = rotation(angles) * sizes + 0.03 * jax.random.normal(k_shear, (3, 3)).clip(-2, 2)
     shift = 2.0 * jax.random.normal(k_shift, (3, 1, 1, 1))
     points = jnp.einsum("ij,jdhw->idhw", matrix, frame.points() - middle) + middle + shift
@@ -338,7 +344,8 @@ def render(
     departure = effects.contrast.magnitude * jax.random.uniform(k_amount)
     signals = draw_signals(
         k_draw,
-        traits.genotype.ranges["gadolinium"] * traits.habit.uptake,
+        # Less could not be seen, and nobody would draw it.
+        jnp.maximum(traits.genotype.ranges["gadolinium"] * traits.habit.uptake, LEAST_SEEN),
         jnp.where(departs, departure, 0.0),
     )
     # The same scale for a patch and for the whole: that of the healthy brain.

@@ -38,7 +38,7 @@ RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, f
     "oedema_reach": ((5.0, 32.0), (2.0, 20.0), (3.0, 22.0)),
     "ring": ((2.5, 8.0), (2.0, 6.0), (2.0, 6.0)),
     "mass_effect": ((0.05, 0.30), (0.03, 0.20), (0.0, 0.12)),
-    "gadolinium": ((0.08, 0.45), (0.06, 0.30), (0.06, 0.30)),
+    "gadolinium": ((0.12, 0.50), (0.10, 0.35), (0.10, 0.35)),
 }
 # Probability of each feature for the three types.
 CHANCES: dict[str, tuple[float, float, float]] = {
