@@ -10,7 +10,7 @@ import difflib
 import importlib.util
 import inspect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -146,6 +146,12 @@ def base_config() -> ConfigDict:
                 "window": (128, 128, 128),
                 "overlap": 0.5,
                 "flips": False,
+                "fill_core": False,
+                "fill_tumour": False,
+                "min_enhancing_ml": 0.0,
+                "min_enhancing_island_ml": 0.0,
+                "enhancing_touches_core": False,
+                "min_core_island_ml": 0.0,
                 "min_island_ml": 0.0,
             },
         }
@@ -202,6 +208,26 @@ def load_config(spec: str, overrides: Iterable[str] = ()) -> ConfigDict:
 def to_dict(config: ConfigDict) -> dict[str, Any]:
     """Returns a config as nested dicts that JSON can hold and give back unchanged."""
     return {name: _plain(value) for name, value in config.items()}
+
+
+def with_inference(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Changes how cases are predicted in a config that was stored.
+
+    Args:
+        config: Nested dicts, of this version or an earlier one that knew fewer settings.
+        overrides: `inference.field=value`, as for `load_config`.
+
+    Returns:
+        A copy; settings that it lacked have their defaults.
+
+    Raises:
+        UserError: If an override does not fit.
+    """
+    section = to_dict(base_config().inference) | dict(config["inference"])
+    changed = ConfigDict({"inference": section})
+    for override in overrides:
+        _apply(changed, override)
+    return {**config, **to_dict(changed)}
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.cases.tasks import TASKS
 from gmmas_jax.errors import UserError
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 STATEMENT = (
     "Research use only. This is not a medical device. The findings were computed without a "
@@ -36,7 +36,7 @@ def validate_findings(findings: Mapping[str, Any], source: str = "findings.json"
 
     Beyond the schema: every sequence is present or missing, a task's classes are those of
     `TASKS`, its probabilities belong to the classes and add up to 1, and there is a prediction or
-    the model abstained and says why.
+    the model abstained and says why; a task that is withheld has no entry, and there is a reason.
 
     Args:
         findings: The document, as read from JSON.
@@ -51,7 +51,12 @@ def validate_findings(findings: Mapping[str, Any], source: str = "findings.json"
         for error in validator.iter_errors(dict(findings))
     ]
     if not faults:
-        faults = [*_sequence_faults(findings), *_task_faults(findings), *_rank_faults(findings)]
+        faults = [
+            *_sequence_faults(findings),
+            *_task_faults(findings),
+            *_withheld_faults(findings),
+            *_rank_faults(findings),
+        ]
     if faults:
         raise UserError(
             f"{source}: not valid findings of schema version {SCHEMA_VERSION}: "
@@ -79,6 +84,15 @@ def _task_faults(findings: Mapping[str, Any]) -> Iterator[str]:
             yield f"tasks.{name}: abstained, so prediction must be null and reason must say why"
         if not task["abstained"] and task["prediction"] not in classes:
             yield f"tasks.{name}.prediction: {task['prediction']!r}; expected one of {classes}"
+
+
+def _withheld_faults(findings: Mapping[str, Any]) -> Iterator[str]:
+    withheld = findings["tasks_withheld"]
+    shown = [name for name in withheld["tasks"] if name in findings["tasks"]]
+    if shown:
+        yield f"tasks_withheld.tasks: {shown} stand among the tasks; expected one or the other"
+    if bool(withheld["tasks"]) != bool(withheld["reason"]):
+        yield "tasks_withheld.reason: expected one where tasks are withheld, else null"
 
 
 def _rank_faults(findings: Mapping[str, Any]) -> Iterator[str]:

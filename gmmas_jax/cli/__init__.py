@@ -25,6 +25,7 @@ VERBS = (
     "train",
     "evaluate",
     "predict",
+    "export",
     "export-cohort",
     "bench",
 )

@@ -1,5 +1,6 @@
 """What `gmmas predict` writes for a case."""
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,11 @@ from gmmas_jax.cases.geometry import from_canonical
 from gmmas_jax.cases.labels import convert_back
 from gmmas_jax.cases.manifest import Row, read_manifest
 from gmmas_jax.cli.progress import CaseProgress
-from gmmas_jax.clinical.abstention import AbstentionRule
+from gmmas_jax.clinical.abstention import AbstentionRule, evidence_of
 from gmmas_jax.clinical.findings import build_findings
 from gmmas_jax.clinical.overlay import draw_panels, overlay_png
-from gmmas_jax.clinical.report import case_report
+from gmmas_jax.clinical.report import case_report, millilitres
+from gmmas_jax.clinical.wording import TASK_TITLES, class_title, percent
 from gmmas_jax.errors import UserError
 from gmmas_jax.inference.predictor import Prediction, Predictor
 
@@ -37,6 +39,7 @@ def predict_folder(
     channel_order: Sequence[str] | None = None,
     probs: bool = False,
     label_convention: str | None = None,
+    experimental: bool = False,
 ) -> Path:
     """Predicts the case in a folder; a mask that lies there is not read.
 
@@ -47,6 +50,7 @@ def predict_folder(
         channel_order: As for `read_folder`.
         probs: See `predict_case`.
         label_convention: See `predict_case`.
+        experimental: See `predict_case`.
 
     Returns:
         The folder of the results.
@@ -60,7 +64,14 @@ def predict_folder(
     _check_convention(predictor, label_convention)
     out = output_folder(out)
     case = read_folder(folder, channel_order=channel_order, with_label=False)
-    predict_case(case, predictor, out, probs=probs, label_convention=label_convention)
+    predict_case(
+        case,
+        predictor,
+        out,
+        probs=probs,
+        label_convention=label_convention,
+        experimental=experimental,
+    )
     return out
 
 
@@ -71,6 +82,7 @@ def predict_cohort(
     *,
     probs: bool = False,
     label_convention: str | None = None,
+    experimental: bool = False,
 ) -> list[Path]:
     """Predicts every case of a manifest, each into a folder of its name.
 
@@ -108,6 +120,7 @@ def predict_cohort(
                     identity=predictor.identity,
                     probs=probs,
                     label_convention=label_convention,
+                    experimental=experimental,
                 )
             progress.done(count, row.case_id)
     if failed:
@@ -125,6 +138,7 @@ def predict_case(
     *,
     probs: bool = False,
     label_convention: str | None = None,
+    experimental: bool = False,
 ) -> dict[str, Any]:
     """Predicts a case and writes seg.nii.gz, findings.json, report.html and overlay.png.
 
@@ -135,6 +149,7 @@ def predict_case(
         probs: Also write probabilities.nii.gz, and probabilities.json with the names of its
             volumes.
         label_convention: Name of `labels.CONVENTIONS` whose codes the mask gets; None for ours.
+        experimental: Show answers that are no evidence, marked as such (`clinical.abstention`).
 
     Returns:
         The findings.
@@ -152,6 +167,7 @@ def predict_case(
         identity=predictor.identity,
         probs=probs,
         label_convention=label_convention,
+        experimental=experimental,
     )
 
 
@@ -163,11 +179,15 @@ def write_results(
     identity: Mapping[str, str],
     probs: bool = False,
     label_convention: str | None = None,
+    experimental: bool = False,
 ) -> dict[str, Any]:
     """Writes what `predict_case` says; `identity` is `Predictor.identity`. The report last."""
     from data_pipelines.nifti import write_volume
 
     rule = AbstentionRule()
+    evidence = evidence_of(
+        prediction.tasks, trained_on=identity["trained_on"], experimental=experimental
+    )
     findings = build_findings(
         case_id=case.case_id,
         model=identity,
@@ -178,6 +198,7 @@ def write_results(
         uncertainty=prediction.uncertainty,
         calibrated=(),
         rule=rule,
+        evidence=evidence,
     )
     label = prediction.label
     codes = label if label_convention is None else convert_back(label, label_convention)
@@ -194,6 +215,26 @@ def write_results(
     write_json(out / FINDINGS, findings)
     write_text(out / REPORT, case_report(findings, panels, rule=rule))
     return findings
+
+
+def findings_table(path: Path) -> str:
+    """Returns what findings.json says in a few lines for a terminal."""
+    findings = json.loads(path.read_text(encoding="utf-8"))
+    regions = findings["volumes_ml"]["regions"]
+    lines = ["  " + ", ".join(f"{name} {millilitres(ml)}" for name, ml in regions.items())]
+    for name, task in findings["tasks"].items():
+        answer = f"withheld: {task['reason']}"
+        if not task["abstained"]:
+            answer = (
+                f"{class_title(name, task['prediction'])} {percent(max(task['probabilities']))}"
+            )
+        mark = "  (experimental: no evidence)" if task["experimental"] else ""
+        lines.append(f"  {TASK_TITLES[name]}: {answer}{mark}")
+    withheld = findings["tasks_withheld"]
+    if withheld["tasks"]:
+        titles = ", ".join(TASK_TITLES[name] for name in withheld["tasks"])
+        lines.append(f"  withheld (--experimental shows them): {titles}; {withheld['reason']}")
+    return "\n".join(lines)
 
 
 def _check_convention(predictor: Predictor, name: str | None) -> None:

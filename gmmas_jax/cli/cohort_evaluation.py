@@ -95,6 +95,7 @@ def evaluate(
         tasks=predictor.tasks,
         title=f"{predictor.identity['config']} on {Path(cohort).name}, {_described(split)}",
         synthetic=synthetic,
+        learned_rules=predictor.identity["trained_on"] == "generated",
         curves=curves,
         examples=_examples(results, rows, root, masks),
         details=_details(predictor, subsets),

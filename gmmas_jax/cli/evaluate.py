@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from gmmas_jax.cli.network_options import add_network_options
+from gmmas_jax.cli.network_options import add_network_options, load_predictor
 
 SUMMARY = "measure weights on a labelled cohort: scores, intervals, figures"
 EXAMPLE = "gmmas evaluate --weights weights --cohort cohort.csv --out evaluation"
@@ -37,9 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Evaluates, and prints a short table."""
     from gmmas_jax.cli.cohort_evaluation import evaluate, short_table
-    from gmmas_jax.inference.predictor import Predictor
 
-    predictor = Predictor.from_weights(arguments.weights, flips=arguments.flips)
+    predictor = load_predictor(arguments.weights, flips=arguments.flips)
     metrics = evaluate(
         predictor,
         arguments.cohort,

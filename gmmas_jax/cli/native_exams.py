@@ -28,6 +28,7 @@ def predict_native_folder(
     channel_order: list[str] | None = None,
     probs: bool = False,
     label_convention: str | None = None,
+    experimental: bool = False,
 ) -> Path:
     """Preprocesses the exam in a folder, predicts it, and brings the mask back.
 
@@ -40,6 +41,7 @@ def predict_native_folder(
         channel_order: As for `read_folder`.
         probs: See `case_results.predict_case`.
         label_convention: See `case_results.predict_case`.
+        experimental: See `case_results.predict_case`.
 
     Returns:
         The folder of the results.
@@ -60,7 +62,14 @@ def predict_native_folder(
     case = out / PREPROCESSED / files.case_id
     exam = read_folder(case, with_label=False)
     exam.warnings.extend(_warnings(case))
-    predict_case(exam, predictor, out, probs=probs, label_convention=label_convention)
+    predict_case(
+        exam,
+        predictor,
+        out,
+        probs=probs,
+        label_convention=label_convention,
+        experimental=experimental,
+    )
     write_native(out, case)
     return out
 
@@ -73,6 +82,7 @@ def predict_native_cohort(
     *,
     probs: bool = False,
     label_convention: str | None = None,
+    experimental: bool = False,
 ) -> list[Path]:
     """Does the same for every case of a manifest, each into a folder of its name.
 
@@ -88,7 +98,12 @@ def predict_native_cohort(
             raise
         wrong = error
     folders = predict_cohort(
-        manifest, predictor, out, probs=probs, label_convention=label_convention
+        manifest,
+        predictor,
+        out,
+        probs=probs,
+        label_convention=label_convention,
+        experimental=experimental,
     )
     for row in read_manifest(manifest):
         write_native(out / row.case_id, out / PREPROCESSED / row.case_id)

@@ -1,15 +1,66 @@
-"""The options of every verb that runs trained weights."""
+"""The options of every verb that runs trained weights, and what they stand for."""
 
 import argparse
+import dataclasses
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gmmas_jax.export.shipped import NAMES, best_for, shipped_folder
+
+if TYPE_CHECKING:
+    from gmmas_jax.inference.predictor import Predictor
+
+_TRAINING = {
+    "generated": "trained on generated patients alone",
+    "patients": "trained on patients",
+    "unknown": "what they were trained on is not stated",
+}
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Declares which weights to run, and how."""
-    parser.add_argument("--weights", type=Path, required=True, metavar="W", help="weights folder")
+    parser.add_argument(
+        "--weights",
+        metavar="W",
+        help=f"folder of weights, or the name of some that come with gmmas: {' or '.join(NAMES)} "
+        "(default: base where there is an accelerator, else mini, of those that are there)",
+    )
     parser.add_argument(
         "--flips",
         action="store_true",
         default=None,
         help="average with the prediction of the mirrored brain; takes twice as long",
     )
+
+
+def load_predictor(weights: str | None, *, flips: bool | None = None) -> "Predictor":
+    """Loads the weights that were asked for, or the better shipped ones, and says which.
+
+    Args:
+        weights: `--weights`; None for the shipped ones that suit this machine.
+        flips: See `Predictor`.
+
+    Raises:
+        UserError: If there are no such weights or they are damaged.
+    """
+    import jax
+
+    from gmmas_jax.export.weights import load_weights
+    from gmmas_jax.inference.predictor import Predictor
+
+    if weights is None:
+        weights = best_for(accelerator=jax.default_backend() != "cpu")
+    named = weights in NAMES
+    loaded = load_weights(shipped_folder(weights) if named else Path(weights))
+    if named:
+        loaded = dataclasses.replace(loaded, name=weights)
+    predictor = Predictor(loaded, flips=flips)
+    what = f"{weights}, which come with gmmas" if named else weights
+    print(
+        f"weights: {what} (config {predictor.identity['config']}, sha256 {loaded.sha256[:12]}…, "
+        f"{_TRAINING[loaded.trained_on]})",
+        file=sys.stderr,
+        flush=True,
+    )
+    return predictor

@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-from gmmas_jax.cli.network_options import add_network_options
+from gmmas_jax.cli.network_options import add_network_options, load_predictor
 from gmmas_jax.cli.preprocess import add_preprocessing_options, check_engine
 
 SUMMARY = "draw the tumour, estimate its type and write a report, for one case or a cohort"
-EXAMPLE = "gmmas predict patient-7 --weights weights --out patient-7-result"
+EXAMPLE = "gmmas predict patient-7 --out patient-7-result"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: 1 NCR, 2 ED, 3 ET, 4 RC)",
     )
     parser.add_argument(
+        "--experimental",
+        action="store_true",
+        help="also report the tumour's type where the weights were trained on generated patients "
+        "alone, marked as no evidence; without it such answers are withheld",
+    )
+    parser.add_argument(
         "--preprocess",
         action="store_true",
         help="CASE is a native exam: co-register, skull-strip and resample it first, and write the "
@@ -46,14 +52,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Predicts, and prints where the results are."""
-    from gmmas_jax.cli.case_results import predict_cohort, predict_folder
+    from gmmas_jax.cli.case_results import (
+        FINDINGS,
+        OVERLAY,
+        REPORT,
+        findings_table,
+        predict_cohort,
+        predict_folder,
+    )
     from gmmas_jax.cli.native_exams import NATIVE, predict_native_cohort, predict_native_folder
-    from gmmas_jax.inference.predictor import Predictor
 
     if arguments.preprocess:
         check_engine()
-    predictor = Predictor.from_weights(arguments.weights, flips=arguments.flips)
-    options = {"probs": arguments.probs, "label_convention": arguments.label_convention}
+    predictor = load_predictor(arguments.weights, flips=arguments.flips)
+    options = {
+        "probs": arguments.probs,
+        "label_convention": arguments.label_convention,
+        "experimental": arguments.experimental,
+    }
     if arguments.case.suffix.lower() == ".csv":
         if arguments.preprocess:
             folders = predict_native_cohort(
@@ -79,4 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
         folder = predict_folder(
             arguments.case, predictor, arguments.out, channel_order=order, **options
         )
-    print(f"report: {folder / 'report.html'}")
+    print(findings_table(folder / FINDINGS))
+    print(f"overlay: {folder / OVERLAY}")
+    print(f"findings: {folder / FINDINGS}")
+    print(f"report: {folder / REPORT}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 from flax import linen as nn
+from jax.tree_util import Partial
 
 from gmmas_jax import __version__
 from gmmas_jax.augment.patch import make_augmentation
@@ -17,7 +18,8 @@ from gmmas_jax.cases.manifest import read_manifest
 from gmmas_jax.cli.training_store import build_for_training, open_store, training_cases
 from gmmas_jax.config import load_config, to_dict
 from gmmas_jax.errors import UserError
-from gmmas_jax.export.card import class_counts, model_card
+from gmmas_jax.export.card import model_card
+from gmmas_jax.export.provenance import SECTION, of_cases, of_stream
 from gmmas_jax.export.weights import save_weights
 from gmmas_jax.models.gmmas import make_model
 from gmmas_jax.objectives.combine import Objective, make_objective
@@ -31,7 +33,7 @@ from gmmas_jax.train.state import inference_variables
 from gmmas_jax.train.step import Batch, Transform
 
 if TYPE_CHECKING:
-    from data_pipelines.prepared import PreparedCase, PreparedIndex
+    from data_pipelines.prepared import PreparedIndex
 
 WEIGHTS = "weights"
 ANATOMY_MM = 1.0
@@ -99,6 +101,7 @@ def train(
     if index is None:
         assert cohort is not None  # Checked above.
         index = build_for_training(cohort, workdir, config["data"])
+    config[SECTION] = of_cases(index.cases, config["objective"]["tasks"])
     result = run_training(
         config=config,
         model=model,
@@ -112,18 +115,19 @@ def train(
     if result.preempted:
         return Outcome(result.step, None)
     weights = workdir / WEIGHTS
-    _export(result, config, index.cases, weights)
+    _export(result, config, weights)
     return Outcome(result.step, weights)
 
 
 def _train_on_generated(
-    config: Mapping[str, Any],
+    config: dict[str, Any],
     model: nn.Module,
     objective: Objective,
     augmentation: Transform | None,
     workdir: Path,
 ) -> Outcome:
     data, synthesis = config["data"], config["synthesis"]
+    config[SECTION] = of_stream(config["objective"]["tasks"])
     effects = Effects.of(synthesis["effects"])
     anatomy = load_anatomy(workdir / f"anatomy-{ANATOMY_MM:g}mm.npz", spacing_mm=ANATOMY_MM)
     generation = make_generation(
@@ -139,7 +143,7 @@ def _train_on_generated(
         tasks=config["objective"]["tasks"],
     )
 
-    def transform(key: jax.Array, batch: Batch) -> Batch:
+    def transform(generation: Transform, key: jax.Array, batch: Batch) -> Batch:
         made = generation(key, batch)
         return made if augmentation is None else augmentation(key, made)
 
@@ -158,13 +162,13 @@ def _train_on_generated(
         batches=batches,
         case_name=lambda number: f"generated patient {number}",
         workdir=workdir,
-        transform=transform,
+        transform=Partial(transform, generation),
         stream=sys.stderr,
     )
     if result.preempted:
         return Outcome(result.step, None)
     weights = workdir / WEIGHTS
-    _export(result, config, (), weights)
+    _export(result, config, weights)
     return Outcome(result.step, weights)
 
 
@@ -210,28 +214,51 @@ def _make_batches(index: "PreparedIndex", config: Mapping[str, Any], workers: in
     return batches
 
 
-def _export(
-    result: FitResult, config: Mapping[str, Any], cases: Sequence["PreparedCase"], folder: Path
-) -> None:
+def _export(result: FitResult, config: Mapping[str, Any], folder: Path) -> None:
     """Writes the weights, on the first process; all must call it, to gather what is split."""
     variables = _on_host(inference_variables(result.state))
     if jax.process_index() != 0:
         return
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    card = model_card(
+    parameters = write_trained_weights(
+        folder,
+        variables,
         config,
-        version=__version__,
-        parameters=parameters,
         steps=result.step,
-        cases=len(cases),
-        patients=len({case.patient_id for case in cases}),
-        sites=sorted({case.site for case in cases if case.site}),
-        class_counts=class_counts(config["objective"]["tasks"], [case.tasks for case in cases]),
         averaged=result.state.ema is not None,
+        dtype="float32",
     )
-    batch_stats = variables.get("batch_stats", {})
-    save_weights(folder, variables["params"], batch_stats, config, card)
     print(f"{parameters:,} parameters after {result.step} steps", file=sys.stderr, flush=True)
+
+
+def write_trained_weights(
+    folder: Path,
+    variables: Mapping[str, Any],
+    config: Mapping[str, Any],
+    *,
+    steps: int,
+    averaged: bool,
+    dtype: str,
+) -> int:
+    """Writes weights with the card that their config and its provenance call for.
+
+    Args:
+        folder: See `save_weights`.
+        variables: {"params": …} and, if any, "batch_stats", NumPy arrays.
+        config: Of the run, with the section `provenance`.
+        steps: Of training.
+        averaged: Whether the parameters are the moving average.
+        dtype: See `save_weights`.
+
+    Returns:
+        The number of parameters.
+    """
+    own = {"steps": steps, "averaged": averaged, "stored_as": dtype}
+    config = {**config, SECTION: {**config[SECTION], **own}}
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    card = model_card(config, version=__version__, parameters=parameters)
+    batch_stats = variables.get("batch_stats", {})
+    save_weights(folder, variables["params"], batch_stats, config, card, dtype=dtype)
+    return parameters
 
 
 def _on_host(variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,51 @@
 """When a prediction is withheld: the one place that decides it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from gmmas_jax.clinical.wording import percent
+
+NO_EVIDENCE = (
+    "this network learned them from generated patients alone, whose type follows rules that the "
+    "program's authors wrote, and it was not shown that real tumours follow these rules"
+)
+"""Why answers about the tumour's type are no evidence after training on generated patients."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Which of a network's tasks are shown, and as what.
+
+    Attributes:
+        withheld: tasks that are left out of all results.
+        experimental: tasks that are shown, marked as no evidence.
+        reason: why, for either; None where neither is.
+    """
+
+    withheld: tuple[str, ...] = ()
+    experimental: tuple[str, ...] = ()
+    reason: str | None = None
+
+
+ALL_SHOWN = Evidence()
+
+
+def evidence_of(tasks: Iterable[str], *, trained_on: str, experimental: bool) -> Evidence:
+    """Decides what may be said of the tumour's type.
+
+    Args:
+        tasks: those that the network has heads for.
+        trained_on: one of `export.provenance.TRAINED_ON`.
+        experimental: whether the user asked for answers that are no evidence.
+    """
+    names = tuple(tasks)
+    if trained_on != "generated" or not names:
+        return ALL_SHOWN
+    if experimental:
+        return Evidence(experimental=names, reason=NO_EVIDENCE)
+    return Evidence(withheld=names, reason=NO_EVIDENCE)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ def evaluation_report(
     tasks: Mapping[str, Sequence[str]],
     title: str,
     synthetic: bool,
+    learned_rules: bool = False,
     curves: Sequence[Mapping[str, float | str]] = (),
     examples: Sequence[Example] = (),
     details: Mapping[str, str] | None = None,
@@ -41,6 +42,7 @@ def evaluation_report(
         tasks: class names by task.
         title: what was evaluated, e.g. the configuration and the cohort.
         synthetic: whether the cases were generated; decides the notes.
+        learned_rules: whether the network saw generated patients alone; a note on its tasks.
         curves: the training log, {"step": int, name: value, ...} a line.
         examples: the cases to show.
         details: name to value for the foot of the page, e.g. the weights' sha256.
@@ -59,7 +61,7 @@ def evaluation_report(
         "evaluation_report.html.j2",
         title=title,
         metrics=metrics,
-        notes=_notes(metrics, synthetic=synthetic),
+        notes=_notes(metrics, synthetic=synthetic, learned_rules=learned_rules),
         regions=[_region_row(name, row) for name, row in metrics["regions"].items()],
         tasks=[
             _task_row(name, row, tasks[name], synthetic=synthetic)
@@ -163,7 +165,7 @@ def _mgmt_note(row: Mapping[str, Any]) -> str:
     )
 
 
-def _notes(metrics: Mapping[str, Any], *, synthetic: bool) -> list[str]:
+def _notes(metrics: Mapping[str, Any], *, synthetic: bool, learned_rules: bool) -> list[str]:
     notes = []
     if synthetic:
         notes.append(
@@ -175,6 +177,12 @@ def _notes(metrics: Mapping[str, Any], *, synthetic: bool) -> list[str]:
         notes.append(
             "These numbers hold for scanners, hospitals and patients like those of this cohort. "
             "On others expect less, and probabilities that are too sure."
+        )
+    if learned_rules and metrics["tasks"]:
+        notes.append(
+            "The network learned the tumour's type from generated patients alone, by rules that "
+            "the program's authors wrote. What is measured of it here decides nothing about a "
+            "patient: gmmas predict withholds these answers."
         )
     if metrics["n"] < _FEW_CASES:
         notes.append(

@@ -9,7 +9,7 @@ import numpy as np
 from gmmas_jax.cases.findings import SCHEMA_VERSION, STATEMENT, validate_findings
 from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.cases.tasks import TASKS
-from gmmas_jax.clinical.abstention import AbstentionRule
+from gmmas_jax.clinical.abstention import ALL_SHOWN, AbstentionRule, Evidence
 from gmmas_jax.clinical.diagnosis import IntegratedDiagnosis, integrate
 
 
@@ -24,13 +24,14 @@ def build_findings(
     uncertainty: Mapping[str, float | None],
     calibrated: Iterable[str],
     rule: AbstentionRule,
+    evidence: Evidence = ALL_SHOWN,
     created: datetime | None = None,
 ) -> dict[str, Any]:
     """Applies the abstention rule and the integrated diagnosis, and validates the result.
 
     Args:
         case_id: name of the case.
-        model: {"name", "config", "weights_sha256"}.
+        model: {"name", "config", "weights_sha256", "trained_on"}.
         present: sequences the prediction was made from.
         warnings: what the reader and the preparation noticed, in words.
         volumes_ml: as `clinical.volumes.volumes_ml` returns it; must hold the region WT.
@@ -38,6 +39,7 @@ def build_findings(
         uncertainty: by task, mutual information in nats; a task may be absent or None.
         calibrated: tasks whose probabilities were calibrated on held-out cases.
         rule: when a prediction is withheld.
+        evidence: tasks that are withheld whatever is predicted, or shown as an experiment.
         created: moment of creation; now by default.
 
     Returns:
@@ -47,7 +49,11 @@ def build_findings(
         ValueError: a task's probabilities do not sum to 1.
         UserError: the document would not be valid by the schema.
     """
-    rows = {task: _normalised(row) for task, row in probabilities.items()}
+    rows = {
+        task: _normalised(row)
+        for task, row in probabilities.items()
+        if task not in evidence.withheld
+    }
     tumour_found = rule.tumour_found(volumes_ml["regions"]["WT"])
     tasks = {
         task: _task(
@@ -57,6 +63,7 @@ def build_findings(
             calibrated=task in set(calibrated),
             rule=rule,
             tumour_found=tumour_found,
+            experimental=task in evidence.experimental,
         )
         for task, row in rows.items()
     }
@@ -77,6 +84,10 @@ def build_findings(
         "warnings": list(warnings),
         "volumes_ml": {kind: dict(values) for kind, values in volumes_ml.items()},
         "tasks": tasks,
+        "tasks_withheld": {
+            "tasks": list(evidence.withheld),
+            "reason": evidence.reason if evidence.withheld else None,
+        },
         "integrated_diagnosis": {
             "ranked": [
                 {"diagnosis": c.diagnosis, "probability": round(c.probability, 6)}
@@ -107,6 +118,7 @@ def _task(
     calibrated: bool,
     rule: AbstentionRule,
     tumour_found: bool,
+    experimental: bool,
 ) -> dict[str, Any]:
     reason = rule.reason(row, uncertainty=uncertainty, tumour_found=tumour_found)
     classes = TASKS[task]
@@ -118,4 +130,5 @@ def _task(
         "uncertainty": None if uncertainty is None else round(max(float(uncertainty), 0.0), 6),
         "abstained": reason is not None,
         "reason": reason,
+        "experimental": experimental,
     }

@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from gmmas_jax.cases.sequences import SEQUENCES
-from gmmas_jax.clinical.abstention import AbstentionRule
+from gmmas_jax.clinical.abstention import NO_EVIDENCE, AbstentionRule
 from gmmas_jax.clinical.overlay import Panel
 from gmmas_jax.clinical.pages import data_uri, render
 from gmmas_jax.clinical.suggestion import Suggestion, suggest
@@ -49,7 +49,8 @@ def case_report(
         contradictions=findings["integrated_diagnosis"]["contradictions"],
         warnings=findings["warnings"],
         missing=[MISSING_CONSEQUENCES[s] for s in findings["sequences"]["missing"]],
-        withheld=_withheld(tasks, found),
+        withheld=_withheld(findings, found),
+        experimental=_experimental(tasks) if found else "",
         rows=_picture_rows(panels),
         legend=[
             {"title": LABEL_TITLES[name], "colour": LABEL_COLOURS[name]}
@@ -146,15 +147,28 @@ def _volume_rows(volumes: Mapping[str, Mapping[str, float]]) -> list[dict[str, s
     return rows
 
 
-def _withheld(tasks: Mapping[str, Mapping[str, Any]], found: bool) -> list[str]:
+def _withheld(findings: Mapping[str, Any], found: bool) -> list[str]:
     """Returns in words what is withheld and why."""
+    tasks, never = findings["tasks"], findings["tasks_withheld"]
     if tasks and not found:
         return ["All predictions of the tumour's type: no tumour was found."]
+    if never["tasks"]:
+        return [f"{_titles(never['tasks'])}: {never['reason']}."]
     return [
         f"{TASK_TITLES[name]}: {task['reason']}."
         for name, task in tasks.items()
         if task["abstained"]
     ]
+
+
+def _experimental(tasks: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns in words which answers are no evidence, and why; empty where all are."""
+    names = [name for name, task in tasks.items() if task["experimental"]]
+    return f"{_titles(names)}: {NO_EVIDENCE}." if names else ""
+
+
+def _titles(tasks: Sequence[str]) -> str:
+    return ", ".join(TASK_TITLES[name] for name in tasks)
 
 
 def _task_card(name: str, task: Mapping[str, Any], rule: AbstentionRule) -> dict[str, Any]:
@@ -163,6 +177,7 @@ def _task_card(name: str, task: Mapping[str, Any], rule: AbstentionRule) -> dict
         "title": TASK_TITLES[name],
         "caution": TASK_CAUTIONS.get(name),
         "reason": task["reason"],
+        "experimental": task["experimental"],
         "answer": None if task["abstained"] else class_title(name, task["prediction"]),
         "bars": [
             {"title": class_title(name, label), "first": value == highest, **_share(value)}

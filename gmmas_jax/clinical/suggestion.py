@@ -28,6 +28,16 @@ _PLAIN_NOTHING = (
     "The program was not sure which kind of tumour this is, so it says nothing about it."
 )
 
+_PLAIN_WITHHELD = (
+    "The program says nothing about which kind of tumour this is. It was taught with pictures that "
+    "a computer made, not with pictures of people, and nobody has shown that what it learned there "
+    "about kinds of tumours holds for people."
+)
+_PLAIN_EXPERIMENTAL = (
+    "This is an experiment and no evidence: the program was taught with pictures that a computer "
+    "made, not with pictures of people."
+)
+
 
 def suggest(findings: Mapping[str, Any], *, rule: AbstentionRule) -> Suggestion:
     """Words the integrated diagnosis.
@@ -46,6 +56,26 @@ def suggest(findings: Mapping[str, Any], *, rule: AbstentionRule) -> Suggestion:
             "The program did not mark any tumour. That does not prove that there is none: small or "
             "faint changes can be missed.",
         )
+    tasks = findings["tasks"]
+    if "idh" in findings["tasks_withheld"]["tasks"]:
+        return Suggestion(
+            "No tumour type is suggested: this model's answers about it are withheld, since they "
+            "are no evidence.",
+            "",
+            _PLAIN_WITHHELD,
+        )
+    suggestion = _of_answers(findings, rule)
+    if any(task["experimental"] for task in tasks.values()):
+        return Suggestion(
+            f"Experimental, no evidence about a real patient: {suggestion.sentence}",
+            suggestion.tissue,
+            f"{suggestion.plain} {_PLAIN_EXPERIMENTAL}",
+        )
+    return suggestion
+
+
+def _of_answers(findings: Mapping[str, Any], rule: AbstentionRule) -> Suggestion:
+    """Words the diagnosis that follows from what was answered."""
     tasks = findings["tasks"]
     answers = {name: task["prediction"] for name, task in tasks.items() if not task["abstained"]}
     ranked = {

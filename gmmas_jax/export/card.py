@@ -3,55 +3,48 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gmmas_jax.cases.tasks import TASKS
+from gmmas_jax.export.provenance import GENERATED, SECTION
 
 CLAIM = (
     "For research only. Not a medical device: not to be used for diagnosis, treatment or any other "
     "decision about a patient."
 )
 
+_EVIDENCE = (
+    "- Its answers about the tumour's type (IDH, 1p/19q, histology) are no evidence. Generated "
+    "patients get their type by rules that we wrote after the literature, and the network learned "
+    "these rules: whether real tumours follow them closely enough was not shown. `gmmas predict` "
+    "withholds these answers; `--experimental` shows them, each marked as an experiment.\n"
+)
+_SYNTHETIC = (
+    "- The training patients are synthetic: every number of accuracy on synthetic patients "
+    "says how well the network learned the generator, not how well it reads real scans.\n"
+)
 
-def model_card(
-    config: Mapping[str, Any],
-    *,
-    version: str,
-    parameters: int,
-    steps: int,
-    cases: int,
-    patients: int,
-    sites: Sequence[str],
-    class_counts: Mapping[str, Mapping[str, int]],
-    averaged: bool,
-) -> str:
+
+def model_card(config: Mapping[str, Any], *, version: str, parameters: int) -> str:
     """Writes down what a network was trained on, how, and what it is not for.
 
     Args:
-        config: The whole config.
+        config: The whole config, with the section that `export.provenance` describes, `steps`,
+            `averaged` and `stored_as` in it.
         version: Of this program.
         parameters: Number of the network's parameters.
-        steps: Steps of training.
-        cases: Training cases.
-        patients: Patients that they are of.
-        sites: Where they come from, as far as the manifest says.
-        class_counts: Per task, class name to number of training cases.
-        averaged: Whether the weights are the moving average of training.
 
     Returns:
         Markdown.
     """
-    data = config["data"]
+    data, made = config["data"], config[SECTION]
     estimated = ", ".join(config["objective"]["tasks"]) or "nothing else"
-    origin = ", ".join(sites) or "not stated in the manifest"
+    generated = made["trained_on"] == GENERATED
     synthetic = (
-        "- The training patients are synthetic: every number of accuracy on synthetic patients "
-        "says how well the network learned the generator, not how well it reads real scans.\n"
-        if "synthetic" in sites
+        (_SYNTHETIC if generated or "synthetic" in made["sites"] else "")
+        + (_EVIDENCE if generated and config["objective"]["tasks"] else "")
+    )  # fmt: skip
+    stored = (
+        " Kernels and matrices are stored as bfloat16 and computed with as float32."
+        if made["stored_as"] == "bfloat16"
         else ""
-    )
-    tasks = "\n".join(
-        f"| {task} | {', '.join(f'{name}: {count}' for name, count in counts.items())} | "
-        f"{cases - sum(counts.values())} |"
-        for task, counts in class_counts.items()
     )
     return f"""# {config["name"] or "unnamed"}
 
@@ -63,19 +56,15 @@ parameters. From one to four of the MRI sequences t1n, t1c, t2w, t2f (skull-stri
 co-registered) it outlines glioma and estimates {estimated}.
 
 ## What it was trained on
-{cases} cases of {patients} patients; site: {origin}. Images at {data["spacing_mm"]:g} mm, each \
+{_trained_on(config, generated)} Images at {data["spacing_mm"]:g} mm, each \
 sequence standardised within the brain.
-
-| task | training cases per class | not known |
-| --- | --- | --- |
-{tasks or "| none | | |"}
-
+{_class_table(made)}
 ## How
-{steps:,} steps of {data["batch_size"]} patches of {_size(data["patch"])} voxels, the whole brain \
-at {_size(data["whole"])}; optimizer {config["optimizer"]["name"]}, learning rate \
+{made["steps"]:,} steps of {data["batch_size"]} patches of {_size(data["patch"])} voxels, the \
+whole brain at {_size(data["whole"])}; optimizer {config["optimizer"]["name"]}, learning rate \
 {config["optimizer"]["learning_rate"]:g}, seed {config["seed"]}. The weights are \
-{"the moving average over training" if averaged else "those of the last step"}. `config.json` \
-holds every other setting.
+{"the moving average over training" if made["averaged"] else "those of the last step"}.{stored} \
+`config.json` holds every other setting.
 
 ## Limits
 {synthetic}- It was not tested on other scanners, ages, species or diseases than those of its \
@@ -86,19 +75,40 @@ training cases, nor after surgery unless the cases say so.
 """
 
 
-def class_counts(
-    tasks: Sequence[str], cases: Sequence[Mapping[str, str]]
-) -> dict[str, dict[str, int]]:
-    """Counts the classes of each task.
+def _trained_on(config: Mapping[str, Any], generated: bool) -> str:
+    made = config[SECTION]
+    counted = f"{made['cases']} cases of {made['patients']} patients"
+    if generated and not made["cases"]:
+        steps = made["steps"] * config["data"]["batch_size"]
+        return (
+            "Data: none but generated. Every one of its examples shows another patient "
+            f"({steps:,} in all), made while training from tissue maps of the MNI152 average "
+            "brain: no scan of any patient was used."
+        )
+    if generated:
+        return (
+            f"Data: none but generated. {counted}, all made by `gmmas synth`; site: "
+            f"{', '.join(made['sites'])}."
+        )
+    if not made["cases"]:
+        return "Patients; how many and from where is not recorded."
+    return f"{counted}; site: {', '.join(made['sites']) or 'not stated in the manifest'}."
 
-    Args:
-        tasks: Names of `TASKS`.
-        cases: Per case, task name to class name where known.
-    """
-    return {
-        task: {name: sum(case.get(task) == name for case in cases) for name in TASKS[task]}
-        for task in tasks
-    }
+
+def _class_table(made: Mapping[str, Any]) -> str:
+    """Returns the classes' counts; an endless stream has none."""
+    if not made["cases"]:
+        return ""
+    rows = "\n".join(
+        f"| {task} | {', '.join(f'{name}: {count}' for name, count in counts.items())} | "
+        f"{made['cases'] - sum(counts.values())} |"
+        for task, counts in made["class_counts"].items()
+    )
+    return f"""
+| task | training cases per class | not known |
+| --- | --- | --- |
+{rows or "| none | | |"}
+"""
 
 
 def _size(shape: Sequence[int]) -> str:

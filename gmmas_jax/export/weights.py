@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError
+from safetensors import SafetensorError, deserialize
 from safetensors import numpy as safetensors_numpy
 
 from gmmas_jax.cases.files import atomic_path, output_folder, write_json, write_text
 from gmmas_jax.errors import UserError
+from gmmas_jax.export.provenance import trained_on
 from gmmas_jax.models.gmmas import make_model
 from gmmas_jax.train.state import example_inputs
 
@@ -26,6 +28,11 @@ CARD_FILE = "model_card.md"
 _DIGEST = "tensors_sha256"
 """The one entry of the file's metadata: with two, their order, and so the file's bytes, would vary
 from one writing to the next."""
+
+DTYPES = ("float32", "bfloat16")
+"""What the large arrays of a file may be stored as."""
+
+_STORED = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16)}
 
 _SHOWN = 5
 
@@ -39,12 +46,19 @@ class Weights:
         batch_stats: Running statistics of BatchNorm; empty for a network without.
         config: The whole config of the experiment, JSON-able.
         sha256: Of `weights.safetensors`; empty for weights that were not read from a file.
+        name: Under which they come with the program; empty for all others.
     """
 
     params: Mapping[str, Any]
     batch_stats: Mapping[str, Any]
     config: Mapping[str, Any]
     sha256: str = ""
+    name: str = ""
+
+    @property
+    def trained_on(self) -> str:
+        """One of `provenance.TRAINED_ON`."""
+        return trained_on(self.config)
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -60,6 +74,8 @@ def save_weights(
     batch_stats: Mapping[str, Any],
     config: Mapping[str, Any],
     card: str,
+    *,
+    dtype: str = "float32",
 ) -> str:
     """Writes the folder, each file whole or not at all, the weights last.
 
@@ -71,14 +87,18 @@ def save_weights(
         batch_stats: Running statistics of BatchNorm; empty for a network without.
         config: The whole config, nested dicts of JSON-able values.
         card: The model card, Markdown.
+        dtype: One of `DTYPES`. "bfloat16" halves the file: matrices and kernels are rounded to
+            it; vectors (biases, scales) and running statistics, which are small, stay float32.
 
     Returns:
         sha256 of `weights.safetensors`.
 
     Raises:
         UserError: If the folder cannot be written.
-        ValueError: If a weight is not finite.
+        ValueError: If a weight is not finite, or there is no such dtype.
     """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}")
     root = output_folder(folder)
     tensors = _tensors({"params": params, "batch_stats": batch_stats})
     for name, tensor in tensors.items():
@@ -86,6 +106,8 @@ def save_weights(
             raise ValueError(
                 f"{name} holds values that are not finite; such weights predict nothing"
             )
+    if dtype == "bfloat16":
+        tensors = {name: _rounded(name, tensor) for name, tensor in tensors.items()}
     content = safetensors_numpy.save(tensors, metadata={_DIGEST: _digest(tensors)})
     write_text(root / CARD_FILE, card)
     write_json(root / CONFIG_FILE, config)
@@ -98,7 +120,7 @@ def load_weights(folder: str | os.PathLike[str]) -> Weights:
     """Reads the folder and checks that the weights are those of the network in `config.json`.
 
     Returns:
-        The weights as NumPy arrays.
+        The weights as NumPy arrays, float32 whatever they are stored as.
 
     Raises:
         UserError: If a file is missing or damaged, or the weights are those of another network
@@ -115,7 +137,8 @@ def load_weights(folder: str | os.PathLike[str]) -> Weights:
             "differs). Copy or download the file again."
         )
     _check_network(root, {name: tensor.shape for name, tensor in tensors.items()}, config)
-    tree = unflatten_dict(tensors, sep="/")
+    widened = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+    tree = unflatten_dict(widened, sep="/")
     return Weights(
         params=tree["params"],
         batch_stats=tree.get("batch_stats", {}),
@@ -128,6 +151,13 @@ def _tensors(tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns the arrays by name, such as 'params/encoder/stem/kernel', sorted."""
     flat = flatten_dict(dict(tree), sep="/")
     return {name: np.ascontiguousarray(flat[name]) for name in sorted(flat)}
+
+
+def _rounded(name: str, tensor: np.ndarray) -> np.ndarray:
+    """Returns what is stored of an array in bfloat16."""
+    if tensor.ndim < 2 or not name.startswith("params/"):
+        return tensor
+    return tensor.astype(ml_dtypes.bfloat16)
 
 
 def _digest(tensors: Mapping[str, np.ndarray]) -> str:
@@ -171,7 +201,11 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _parse(path: Path, content: bytes) -> tuple[dict[str, np.ndarray], str | None]:
     """Returns the tensors, and the digest written with them if there is one."""
     try:
-        tensors = safetensors_numpy.load(content)
+        # The library's reader for NumPy knows no bfloat16.
+        tensors = {
+            name: np.frombuffer(entry["data"], _STORED[entry["dtype"]]).reshape(entry["shape"])
+            for name, entry in deserialize(content)
+        }
         # The library offers metadata for files only; the format is 8 bytes of length, then JSON.
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})

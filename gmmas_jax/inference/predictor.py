@@ -19,7 +19,7 @@ from gmmas_jax.cases.tasks import TASKS
 from gmmas_jax.clinical.volumes import volumes_ml
 from gmmas_jax.errors import UserError
 from gmmas_jax.export.weights import Weights, load_weights
-from gmmas_jax.inference.islands import drop_islands
+from gmmas_jax.inference.postprocessing import clean
 from gmmas_jax.inference.settings import InferenceSettings
 from gmmas_jax.inference.sliding_window import Tiling, Windows, make_tiling, overlap_slices, slide
 from gmmas_jax.inference.uncertainty import mutual_information, softmax
@@ -109,9 +109,10 @@ class Predictor:
         self.tasks = _task_classes(config["model"]["tasks"])
         self.spacing_mm: float = config["data"]["spacing_mm"]
         self.identity = {
-            "name": "GMMAS",
+            "name": f"GMMAS {weights.name}".strip(),
             "config": config["name"] or "unnamed",
             "weights_sha256": weights.sha256 or "0" * 64,
+            "trained_on": weights.trained_on,
         }
         self._whole = tuple(config["data"]["whole"])
         model = make_model(**config["model"])
@@ -172,10 +173,8 @@ class Predictor:
             logits, samples = jax.tree.map(
                 lambda a, b: (a + b) / 2, (logits, samples), mirrored[1:]
             )
-        if self.settings.min_island_ml:
-            voxels = self.settings.min_island_ml * 1000 / self.spacing_mm**3
-            drop_islands(probabilities, min_voxels=voxels)
-        label = probabilities.argmax(axis=-1).astype(np.uint8)
+        label = _most_probable(probabilities)
+        clean(probabilities, label, self.settings.cleaning, voxel_ml=self.spacing_mm**3 / 1000)
         return PreparedPrediction(
             probabilities=probabilities,
             label=label,

@@ -1,11 +1,12 @@
 """The config's `inference` section."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from gmmas_jax.clinical.abstention import AbstentionRule
 from gmmas_jax.errors import UserError
+from gmmas_jax.inference.postprocessing import Cleaning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +21,8 @@ class InferenceSettings:
         batch_size: Windows at a time.
         samples: Monte-Carlo dropout passes through the heads; 0 estimates no uncertainty.
         seed: Of the dropout.
-        min_island_ml: Separate pieces of tumour below this size are dropped; 0 keeps all.
         min_tumour_ml: A window with less tumour than this says nothing about the tasks.
+        cleaning: Repairs of the outline; its settings are fields of the section like the others.
     """
 
     window: tuple[int, int, int]
@@ -30,8 +31,8 @@ class InferenceSettings:
     batch_size: int = 1
     samples: int = 32
     seed: int = 0
-    min_island_ml: float = 0.0
     min_tumour_ml: float = AbstentionRule.min_tumour_ml
+    cleaning: Cleaning = field(default_factory=Cleaning)
 
     def __post_init__(self) -> None:
         checks = {
@@ -39,7 +40,6 @@ class InferenceSettings:
             "overlap": (0 <= self.overlap < 1, "a number from 0 to below 1"),
             "batch_size": (self.batch_size > 0, "at least 1"),
             "samples": (self.samples >= 0, "0 or more"),
-            "min_island_ml": (self.min_island_ml >= 0, "0 or more"),
         }
         for name, (fits, expected) in checks.items():
             if not fits:
@@ -52,7 +52,8 @@ class InferenceSettings:
         Raises:
             UserError: If a field is missing, unknown or has an impossible value.
         """
-        known = [field.name for field in fields(cls)]
+        own = [own.name for own in fields(cls) if own.name != "cleaning"]
+        known = [*own, *Cleaning.names()]
         unknown = sorted(set(section) - set(known))
         missing = [name for name in ("window", "overlap", "flips") if name not in section]
         if unknown or missing:
@@ -60,4 +61,6 @@ class InferenceSettings:
                 f"inference has unknown fields {unknown} and lacks {missing}; expected some of "
                 f"{', '.join(known)}."
             )
-        return cls(**{**section, "window": tuple(section["window"])})
+        values = {name: section[name] for name in own if name in section}
+        values |= {"window": tuple(section["window"]), "cleaning": Cleaning.of(section)}
+        return cls(**values)

@@ -21,7 +21,12 @@ from gmmas_jax.errors import UserError
 FINDINGS = {
     "schema_version": SCHEMA_VERSION,
     "case": "case-1",
-    "model": {"name": "gmmas", "config": "gmmas_mini", "weights_sha256": "0" * 64},
+    "model": {
+        "name": "gmmas",
+        "config": "gmmas_mini",
+        "weights_sha256": "0" * 64,
+        "trained_on": "patients",
+    },
     "sequences": {"present": ["t1c", "t2f"], "missing": ["t1n", "t2w"]},
     "warnings": ["slices of 5.0 mm"],
     "volumes_ml": {"labels": {"NCR": 1.0, "ED": 2.0, "ET": 0.5}, "regions": {"WT": 3.5, "TC": 1.5}},
@@ -34,6 +39,7 @@ FINDINGS = {
             "uncertainty": 0.05,
             "abstained": False,
             "reason": None,
+            "experimental": False,
         },
         "mgmt": {
             "classes": ["unmethylated", "methylated"],
@@ -43,8 +49,10 @@ FINDINGS = {
             "uncertainty": None,
             "abstained": True,
             "reason": "not better than chance on held-out cases",
+            "experimental": False,
         },
     },
+    "tasks_withheld": {"tasks": ["grade"], "reason": "no evidence"},
     "integrated_diagnosis": {
         "ranked": [
             {"diagnosis": "Glioblastoma, IDH-wildtype", "probability": 0.8},
@@ -91,7 +99,7 @@ def test_every_field_is_required(field):
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        (["schema_version"], "0.9", ["schema_version", "1.0"]),
+        (["schema_version"], "1.0", ["schema_version", "1.1"]),
         (["case"], "", ["case"]),
         (["extra"], 1, ["extra"]),
         (["model", "weights_sha256"], "abc", ["model.weights_sha256"]),
@@ -110,6 +118,12 @@ def test_every_field_is_required(field):
         (["tasks", "idh", "calibrated"], 1, ["tasks.idh.calibrated"]),
         (["tasks", "mgmt", "prediction"], "methylated", ["tasks.mgmt"]),
         (["tasks", "mgmt", "reason"], None, ["tasks.mgmt"]),
+        (["model", "trained_on"], "mice", ["model.trained_on"]),
+        (["tasks", "idh", "experimental"], "no", ["tasks.idh.experimental"]),
+        (["tasks_withheld", "tasks"], ["idh"], ["tasks_withheld.tasks"]),
+        (["tasks_withheld", "tasks"], [], ["tasks_withheld.reason"]),
+        (["tasks_withheld", "reason"], None, ["tasks_withheld.reason"]),
+        (["tasks_withheld", "tasks"], ["colour"], ["colour"]),
         (["integrated_diagnosis", "ranked", 0, "probability"], 0.1, ["descending"]),
         (["statement"], "For clinical use.", ["statement"]),
         (["created"], "yesterday", ["created"]),

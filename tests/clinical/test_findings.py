@@ -17,7 +17,12 @@ RULE = AbstentionRule()
 def _findings(whole_tumour_ml=50.0, **changes):
     arguments = {
         "case_id": "case-1",
-        "model": {"name": "gmmas", "config": "gmmas_mini", "weights_sha256": "0f" * 32},
+        "model": {
+            "name": "gmmas",
+            "config": "gmmas_mini",
+            "weights_sha256": "0f" * 32,
+            "trained_on": "patients",
+        },
         "present": ("t2f", "t1c"),
         "warnings": ("t1c: a warning",),
         "volumes_ml": {

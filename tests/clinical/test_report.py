@@ -20,7 +20,12 @@ PICTURE = base64.b64decode(
 def _page(case_id="case-1", whole=50.0, probabilities=None, warnings=(), labels=None, regions=None):
     findings = build_findings(
         case_id=case_id,
-        model={"name": "gmmas", "config": "gmmas_mini", "weights_sha256": "0f" * 32},
+        model={
+            "name": "gmmas",
+            "config": "gmmas_mini",
+            "weights_sha256": "0f" * 32,
+            "trained_on": "patients",
+        },
         present=("t1n", "t2w", "t2f"),
         warnings=warnings,
         volumes_ml={
