@@ -126,3 +126,36 @@ def test_an_unwritable_folder_is_refused(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         save(tmp_path / "file")
+
+
+def test_bfloat16_halves_the_file_and_loads_as_float32(folder: Path, tmp_path: Path):
+    sha256 = save(tmp_path, dtype="bfloat16")
+    original, loaded = load_weights(folder), load_weights(tmp_path)
+    assert loaded.sha256 == sha256
+    for a, b in zip(
+        jax.tree.leaves(original.params), jax.tree.leaves(loaded.params), strict=True
+    ):  # fmt: skip
+        assert a.dtype == b.dtype == np.float32
+        if a.ndim < 2:
+            np.testing.assert_array_equal(a, b)
+        else:
+            # Eight bits of mantissa.
+            np.testing.assert_allclose(a, b, rtol=2**-8, atol=1e-30)
+            assert not np.array_equal(a, b) or a.size < 10
+    sizes = [(path / "weights.safetensors").stat().st_size for path in (tmp_path, folder)]
+    assert sizes[0] < 0.7 * sizes[1]
+
+
+def test_a_flipped_bit_is_noticed_in_bfloat16_too(tmp_path: Path):
+    save(tmp_path, dtype="bfloat16")
+    path = tmp_path / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged: the numbers"):
+        load_weights(tmp_path)
+
+
+def test_an_unknown_dtype_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="dtype is 'int4'; expected one of float32, bfloat16"):
+        save(tmp_path, dtype="int4")
