@@ -6,6 +6,7 @@ The stages themselves are stand-ins here that write the files of the real ones.
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,10 +57,11 @@ def _stages(monkeypatch, tmp_path):
             _write(out / "evaluation" / "metrics.json", json.dumps(metrics))
             _write(out / "evaluation" / "report.html", "")
         else:
-            _write(out / "predictions" / rest[0].rpartition("/")[2] / "report.html", "")
+            _write(Path(rest[rest.index("--out") + 1]) / "report.html", "")
         return START([sys.executable, "-c", f"raise SystemExit({codes.get(verb, 0)})"])
 
     monkeypatch.setattr(demonstration.subprocess, "Popen", stand_in)
+    monkeypatch.setattr(demonstration, "shipped", lambda: ())
     return commands, codes, out
 
 
@@ -80,12 +82,15 @@ def test_stages_run_in_order_and_tell_where_the_reports_are(stages, capsys):
     )
     assert f"--weights {out}/training/weights --cohort {out}/cohort.csv" in evaluate
     assert f"predict {out}/patients/S0 --weights {out}/training/weights" in predict
+    # About a generated patient the experiment may be shown, marked as one.
+    assert predict.endswith(" --experimental")
     shown = capsys.readouterr().out
     assert "WT" in shown
     assert "0.90" in shown
     assert "peak memory" in shown
     assert f"Open: {out}/evaluation/report.html" in shown
     assert f"Open: {out}/predictions/S0/report.html" in shown
+    assert "first act: left out, this copy of gmmas comes with no trained weights yet" in shown
 
 
 def test_commands_of_the_stages_are_ones_that_the_program_knows(stages):
@@ -120,6 +125,7 @@ def test_real_case_is_predicted_too(stages, tmp_path, capsys):
     demonstrate(out, plan=PLAN, case=case)
     predicted = [words[1] for words in commands[STAGES.index("predict") :]]
     assert predicted == [f"{out}/patients/S0", str(case)]
+    assert "--experimental" not in commands[-1]
     assert f"Open: {out}/predictions/patient/report.html" in capsys.readouterr().out
     with pytest.raises(UserError, match="nowhere: no such folder"):
         demonstrate(out, plan=PLAN, case=tmp_path / "nowhere")
@@ -137,3 +143,42 @@ def test_failure_ends_the_demo_and_the_next_call_goes_on(stages, capsys):
     codes.clear()
     assert main(["demo", "--out", str(out)]) == 0
     assert [words[0] for words in commands] == ["evaluate", "evaluate", "predict"]
+
+
+@pytest.fixture(name="weights")
+def _weights(monkeypatch, tmp_path, stages):
+    """Stands in for weights that come with the program; returns their list of checksums."""
+    path = tmp_path / "shipped" / "mini" / "sha256"
+    _write(path, "one")
+    monkeypatch.setattr(demonstration, "shipped", lambda: ("mini",))
+    monkeypatch.setattr(demonstration, "shipped_folder", lambda name: path.parent)
+    return path
+
+
+def test_first_act_predicts_with_the_shipped_weights_before_training(stages, weights, capsys):
+    commands, _, out = stages
+    demonstrate(out, plan=PLAN)
+    verbs = [words[0] for words in commands]
+    assert verbs == ["synth", "ingest", "predict", *STAGES[2:]]
+    # Without --weights, for the best of the machine; and nothing that is no evidence.
+    first = f"predict {out}/patients/S0 --out {out}/first-act/S0"
+    assert " ".join(commands[verbs.index("predict")]) == first
+    shown = capsys.readouterr().out
+    assert "left out" not in shown
+    assert f"Open: {out}/first-act/S0/report.html" in shown
+    commands.clear()
+    demonstrate(out, plan=PLAN)
+    assert commands == []
+    weights.write_text("other weights")
+    demonstrate(out, plan=PLAN)
+    assert [" ".join(words) for words in commands] == [first]
+
+
+def test_first_act_takes_the_real_case_if_there_is_one(stages, weights, tmp_path):
+    commands, _, out = stages
+    case = tmp_path / "patient"
+    _write(case / "t1c.nii.gz", "scan")
+    demonstrate(out, plan=PLAN, case=case)
+    assert [words[1] for words in commands if words[0] == "predict"] == [
+        *(str(case), f"{out}/patients/S0", str(case))
+    ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gmmas_jax.cases.findings import validate_findings
-from gmmas_jax.clinical.abstention import AbstentionRule
+from gmmas_jax.clinical.abstention import NO_EVIDENCE, AbstentionRule, Evidence, evidence_of
 from gmmas_jax.clinical.findings import build_findings
 from gmmas_jax.clinical.suggestion import suggest
 from gmmas_jax.clinical.volumes import volumes_ml
@@ -146,3 +146,44 @@ def test_a_label_the_model_does_not_know_is_neither_zero_nor_silent():
     }  # fmt: skip
     with pytest.raises(ValueError, match=r"\[4\]"):
         volumes_ml(label, voxel_ml=1, known_labels=("NCR", "ED", "ET"))
+
+
+@pytest.mark.parametrize("trained_on", ["patients", "unknown"])
+def test_answers_learned_of_patients_are_shown(trained_on):
+    assert evidence_of(["idh"], trained_on=trained_on, experimental=True) == Evidence()
+
+
+def test_answers_learned_of_generated_patients_alone_are_withheld_unless_asked_for():
+    tasks = ["idh", "mgmt"]
+    held = evidence_of(tasks, trained_on="generated", experimental=False)
+    assert (held.withheld, held.experimental) == (("idh", "mgmt"), ())
+    shown = evidence_of(tasks, trained_on="generated", experimental=True)
+    assert (shown.withheld, shown.experimental) == ((), ("idh", "mgmt"))
+    assert held.reason == shown.reason == NO_EVIDENCE
+    assert evidence_of([], trained_on="generated", experimental=False) == Evidence()
+
+
+TASKS = ("idh", "codel_1p19q", "mgmt")
+
+
+def test_a_withheld_task_leaves_no_trace_but_its_name():
+    findings = _findings(evidence=Evidence(withheld=TASKS, reason=NO_EVIDENCE))
+    assert findings["tasks"] == {}
+    assert findings["tasks_withheld"] == {"tasks": list(TASKS), "reason": NO_EVIDENCE}
+    assert findings["integrated_diagnosis"] == {"ranked": [], "contradictions": []}
+    assert "0.9" not in json.dumps(findings)
+    suggestion = suggest(findings, rule=RULE)
+    assert "No tumour type is suggested" in suggestion.sentence
+    assert "are no evidence" in suggestion.sentence
+    assert "pictures that a computer made" in suggestion.plain
+    assert suggestion.tissue == ""
+
+
+def test_an_experimental_task_is_marked_everywhere():
+    findings = _findings(evidence=Evidence(experimental=TASKS, reason=NO_EVIDENCE))
+    assert all(task["experimental"] for task in findings["tasks"].values())
+    assert findings["tasks_withheld"] == {"tasks": [], "reason": None}
+    suggestion = suggest(findings, rule=RULE)
+    assert suggestion.sentence.startswith("Experimental, no evidence about a real patient: Imag")
+    assert suggestion.plain.endswith("not with pictures of people.")
+    assert not any(task["experimental"] for task in _findings()["tasks"].values())

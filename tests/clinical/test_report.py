@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from gmmas_jax.clinical.abstention import AbstentionRule
+from gmmas_jax.clinical.abstention import NO_EVIDENCE, AbstentionRule, Evidence
 from gmmas_jax.clinical.findings import build_findings
 from gmmas_jax.clinical.overlay import Panel
 from gmmas_jax.clinical.report import case_report, millilitres
@@ -17,7 +17,15 @@ PICTURE = base64.b64decode(
 )
 
 
-def _page(case_id="case-1", whole=50.0, probabilities=None, warnings=(), labels=None, regions=None):
+def _page(
+    case_id="case-1",
+    whole=50.0,
+    probabilities=None,
+    warnings=(),
+    labels=None,
+    regions=None,
+    evidence=None,
+):
     findings = build_findings(
         case_id=case_id,
         model={
@@ -37,6 +45,7 @@ def _page(case_id="case-1", whole=50.0, probabilities=None, warnings=(), labels=
         uncertainty={"idh": 0.01, "mgmt": 0.09},
         calibrated=("idh",),
         rule=RULE,
+        evidence=evidence or Evidence(),
     )
     panels = [
         Panel(name, "axial", True, "axial, slice 3 of 9 from below", image)
@@ -131,3 +140,30 @@ def test_volumes_are_written_with_one_decimal():
     assert [millilitres(v) for v in (0.0, 0.04, 0.26, 123.44)] == [
         "0.0 mL", "< 0.1 mL", "0.3 mL", "123.4 mL"
     ]  # fmt: skip
+
+
+TASKS = ("idh", "codel_1p19q", "mgmt")
+
+
+def test_what_is_no_evidence_is_withheld_from_doctor_and_patient():
+    page = _page(evidence=Evidence(withheld=TASKS, reason=NO_EVIDENCE))
+    text = _text(page)
+    assert "IDH mutation, 1p/19q codeletion, MGMT promoter methylation: this network" in text
+    assert "learned them from generated patients alone" in text
+    assert "No tumour type is suggested" in text
+    assert "nobody has shown that what it learned there about kinds of tumours holds" in text
+    for absent in ("97", "oligodendroglioma", "IDH-mutant", "Integrated diagnosis", "needs tissue"):
+        assert absent not in text
+    assert "A tumour of 50.0 mL was outlined" in text
+
+
+def test_an_experiment_is_marked_beside_every_answer():
+    text = _text(_page(evidence=Evidence(experimental=TASKS, reason=NO_EVIDENCE)))
+    assert "Experimental: no evidence about a real patient" in text
+    assert text.index("Experimental: no evidence") < text.index("Images")
+    for title in ("IDH mutation", "1p/19q codeletion", "MGMT promoter methylation"):
+        assert f"{title} (experimental)" in text
+    assert "Molecular and histological type (experimental)" in text
+    assert "Integrated diagnosis, as far as images go (experimental)" in text
+    assert "This is an experiment and no evidence" in text
+    assert "xperiment" not in _text(_page())
