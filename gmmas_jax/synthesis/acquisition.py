@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from gmmas_jax.synthesis.effects import Effects
-from gmmas_jax.synthesis.fields import blur_matrix, mix_along, noise, shift_matrix
+from gmmas_jax.synthesis.fields import blur_matrix, ghost_matrix, mix_along, noise, shift_matrix
 from gmmas_jax.synthesis.frame import Frame
 
 _AXES = (0.1, 0.2, 0.7)
@@ -84,7 +84,7 @@ def _spread(
         sigma = effects.blur.magnitude * draw[7] / step
         matrix = blur_matrix(size, jnp.where(blurred, sigma, 0.0)) @ matrix
         if i == 1:  # The phase direction of most axial protocols runs from front to back or so.
-            far = shift_matrix(size, (20.0 + 50.0 * draw[8]) / step)
+            far = ghost_matrix(size, (20.0 + 50.0 * draw[8]) / step)
             share = jnp.where(ghosted, effects.ghosting.magnitude * draw[13], 0.0)
             matrix = (1.0 - share) * matrix + share * far
         thickest = jnp.maximum(effects.thick_slices.magnitude / step, 1.0)

@@ -1,5 +1,6 @@
 """What makes scans of patients differ from tidy ones: how often, and how much."""
 
+import math
 from typing import Any, NamedTuple
 
 from gmmas_jax.errors import UserError
@@ -103,8 +104,13 @@ class Effects(NamedTuple):
             raise UserError(f"effects: {wrong}; expected exactly {', '.join(sorted(known))}.")
         made = {}
         for name, value in values.items():
-            effect = Effect(float(value["probability"]), float(value["magnitude"]))
-            if not 0 <= effect.probability <= 1 or effect.magnitude < 0:
+            try:
+                effect = Effect(**{part: float(number) for part, number in value.items()})
+            except (AttributeError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"effects.{name} is {value}; expected probability, magnitude: two numbers."
+                ) from error
+            if not 0 <= effect.probability <= 1 or not 0 <= effect.magnitude < math.inf:
                 raise UserError(
                     f"effects.{name} is {effect}; expected a probability from 0 to 1 and a "
                     "magnitude that is not negative."

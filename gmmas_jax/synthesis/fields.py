@@ -79,6 +79,15 @@ def shift_matrix(size: int, shift: jax.Array) -> jax.Array:
     return (1.0 - jnp.abs(place[:, None] - jnp.arange(size)[None, :])).clip(0.0)
 
 
+def ghost_matrix(size: int, shift: jax.Array) -> jax.Array:
+    """Returns the matrix [n n] that shows each voxel what lies `shift` voxels on, folded over.
+
+    A scan's field of view folds over likewise; a patch shows some of its own tissue as the ghost.
+    """
+    place = jnp.round(jnp.arange(size, dtype=jnp.float32) + shift).astype(jnp.int32)
+    return jax.nn.one_hot(place % size, size)
+
+
 def _cubic(distance: jax.Array) -> jax.Array:
     """Returns the cubic B-spline's weights at distances from its nodes, in nodes."""
     t = jnp.abs(distance)

@@ -105,7 +105,9 @@ def draw_traits(
     place = mirror * draw_centre(k_centre, anatomy.priors[genotype.histology])
     centre = place
     for _ in range(_FOLLOW):
-        centre = centre + place - deform(keys["deform"], frame_at(centre)).reshape(3)
+        # The same field each time, as in every frame that the patient is shown in.
+        head = jax.random.clone(keys["deform"])
+        centre = centre + place - deform(head, frame_at(centre)).reshape(3)
     return Traits(genotype, habit, centre, mirror, keys, jnp.asarray(healthy))
 
 
@@ -117,7 +119,8 @@ def show(
     Returns:
         image [d h w 4] float32 and label [d h w] int32, as in `Patient`.
     """
-    keys, genotype, habit = traits.keys, traits.genotype, traits.habit
+    keys = {name: jax.random.clone(key) for name, key in traits.keys.items()}
+    genotype, habit = traits.genotype, traits.habit
     maps = sample_anatomy(anatomy, _in_atlas(traits, frame))
     brain, grey, white, tracts, wetness, veins, ventricles = jnp.moveaxis(maps, -1, 0)
     inside = brain_mask(keys["mask"], brain, frame, effects)
@@ -162,7 +165,7 @@ def head_extent(
     """
     frame = whole_frame(spacing_mm)
     brain = sample_anatomy(anatomy, _in_atlas(traits, frame))[..., 0]
-    inside = brain_mask(traits.keys["mask"], brain, frame, effects) > 0.5
+    inside = brain_mask(jax.random.clone(traits.keys["mask"]), brain, frame, effects) > 0.5
     lows, highs = [], []
     for axis in range(3):
         any_there = inside.any(axis=tuple(other for other in range(3) if other != axis))
@@ -178,7 +181,7 @@ def _in_atlas(traits: Traits, frame: Frame) -> jax.Array:
     grown = displace(places, traits.centre, traits.genotype, traits.habit.push)
     grown = jnp.where(traits.healthy, places, grown)
     # The head's own deformation is smooth: it moves a place and where it was pushed from alike.
-    places = deform(traits.keys["deform"], frame) + grown - places
+    places = deform(jax.random.clone(traits.keys["deform"]), frame) + grown - places
     return traits.mirror.reshape(3, 1, 1, 1) * places
 
 

@@ -1,5 +1,6 @@
 """An endless stream of generated training examples, made on the device inside the training step."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import Partial
 
 from gmmas_jax.augment.examples import Example, each_example
 from gmmas_jax.cases.sequences import SEQUENCES
@@ -57,9 +59,10 @@ def make_generation(
 ) -> Callable[[Array, Batch], dict[str, Any]]:
     """Returns what turns a batch of `counters` into one of generated patients, under `jit`.
 
-    Its fields are those of `data_pipelines.pipeline.train_batches`, so that nothing after it knows
-    where the patients came from. A patch is generated at its spacing, the whole volume at its own:
-    the voxels between are never computed.
+    Its fields and shapes are those of `data_pipelines.pipeline.train_batches`, widened as the
+    training step widens them, so that nothing after it knows where the patients came from. A patch
+    is generated at its spacing, the whole volume at its own: the voxels between are never computed.
+    It carries the anatomy as an argument, not as a constant of the program (`Transform`).
 
     Args:
         anatomy: Tissue maps.
@@ -76,23 +79,26 @@ def make_generation(
         tasks: Names of `cases.tasks.TASKS`; what the generator does not know is unknown.
     """
 
-    def example(_: Array, own: Example) -> Example:
-        key = jax.random.fold_in(jax.random.key(seed), own["case_index"])
-        made = generated_example(
-            key,
-            anatomy,
-            patch=patch,
-            whole=whole,
-            spacing_mm=spacing_mm,
-            foreground=foreground,
-            healthy=healthy,
-            all_sequences=all_sequences,
-            effects=effects,
-            tasks=tasks,
-        )
-        return {**made, **own}
+    make = functools.partial(
+        generated_example,
+        patch=patch,
+        whole=whole,
+        spacing_mm=spacing_mm,
+        foreground=foreground,
+        healthy=healthy,
+        all_sequences=all_sequences,
+        effects=effects,
+        tasks=tasks,
+    )
 
-    return lambda key, batch: each_example(example, key, batch)
+    def generate_batch(anatomy: Anatomy, key: Array, batch: Batch) -> dict[str, Any]:
+        def example(_: Array, own: Example) -> Example:
+            patient = jax.random.fold_in(jax.random.key(seed), own["case_index"])
+            return {**make(patient, anatomy), **own}
+
+        return each_example(example, key, batch)
+
+    return Partial(generate_batch, anatomy)
 
 
 def generated_example(
@@ -141,12 +147,12 @@ def generated_example(
     extent = (high - low)[None]
     corners = jnp.stack([start, start + jnp.array(patch) * spacing_mm])
     return {
-        "image": standard(near) * shown,
+        "image": jnp.where(shown > 0, standard(near), 0.0),
         "present": shown,
-        "whole": standard(image) * shown,
+        "whole": jnp.where(shown > 0, standard(image), 0.0),
         "box": (corners - low[None]) / extent,
-        "label": near_label.astype(jnp.uint8),
-        "whole_label": label.astype(jnp.uint8),
+        "label": near_label,
+        "whole_label": label,
         "label_valid": jnp.float32(1.0),
         "targets": targets,
         "target_valid": valid,

@@ -224,9 +224,11 @@ def grow_tumour(
     enhancing, solid = enhancing + patch * solid, solid * (1.0 - patch)
 
     mixed = 0.6 * inside(draw(7.0) - 0.7, 0.2) * (1.0 - ring)
-    fluid_like = jnp.where(features["mismatch"], inner / (core + 1e-6), mixed)
-    fluid_like = jnp.maximum(fluid_like, habit.cyst * inner / (core + 1e-6))
-    mucinous, solid = fluid_like * solid, solid * (1.0 - fluid_like)
+    deep = inner / (core + 1e-6)
+    fluid_like = jnp.where(features["mismatch"], deep, mixed)
+    fluid_like = jnp.maximum(fluid_like, habit.cyst * deep)
+    mucinous = fluid_like * solid + habit.cyst * necrosis
+    solid, necrosis = solid * (1.0 - fluid_like), necrosis * (1.0 - habit.cyst)
 
     speckle = inside(draw(5.0) - 1.5, 0.1)
     calcium = jnp.where(features["calcification"], 1.0, 0.0) * speckle * solid

@@ -9,6 +9,7 @@ import optax
 from flax import linen as nn
 from jax import Array
 from jax.sharding import Mesh
+from jax.tree_util import Partial
 
 from gmmas_jax.objectives.combine import Metrics, Objective
 from gmmas_jax.train import rng
@@ -28,7 +29,11 @@ GradientFn = Callable[[Any, dict[str, Any], Batch, Array], Gradients]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 Transform = Callable[[Array, Batch], Batch]
-"""(key, batch) to batch, for example an augmentation on the accelerator."""
+"""(key, batch) to batch, for example an augmentation on the accelerator.
+
+One that needs large arrays is a `jax.tree_util.Partial` of them: they are passed to the compiled
+program, in which they would else be written out as constants.
+"""
 
 
 class LossFn(Protocol):
@@ -231,7 +236,7 @@ def compile_train_step(
         out_shardings=(shardings, replicated(mesh)),
     )
 
-    def transform_next(index: Array, batch: Batch) -> Batch:
+    def transform_next(transform: Transform | None, index: Array, batch: Batch) -> Batch:
         wide = widen(batch)
         if transform is None:
             return wide
@@ -241,10 +246,11 @@ def compile_train_step(
     # of the images: a fifth of the mini network's step.
     transformed = jax.jit(
         transform_next,
-        in_shardings=(replicated(mesh), batch_sharding(mesh)),
+        in_shardings=(replicated(mesh), replicated(mesh), batch_sharding(mesh)),
         out_shardings=batch_sharding(mesh),
     )
-    return lambda state, batch: compiled(state, transformed(state.step, batch))
+    placed = None if transform is None else jax.device_put(Partial(transform), replicated(mesh))
+    return lambda state, batch: compiled(state, transformed(placed, state.step, batch))
 
 
 def widen(batch: Batch) -> Batch:
