@@ -16,6 +16,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--spacing", type=float, default=2.0, metavar="MM", help="edge of a voxel (default 2)"
     )
     parser.add_argument(
+        "--effects",
+        choices=("plain", "full"),
+        default="plain",
+        help="plain: a tidy scanner and textbook tumours, as for the demo; full: what shipped "
+        "weights train on (default plain)",
+    )
+    parser.add_argument(
+        "--healthy",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of the patients that have no tumour (default 0)",
+    )
+    parser.add_argument(
         "--test", type=int, default=0, metavar="K", help="the first K patients are for testing"
     )
     parser.add_argument(
@@ -43,6 +57,8 @@ def run(arguments: argparse.Namespace) -> None:
             patients=arguments.patients,
             seed=arguments.seed,
             spacing_mm=arguments.spacing,
+            effects=arguments.effects,
+            healthy=arguments.healthy,
             test=arguments.test,
             val=arguments.val,
             anatomy_file=arguments.anatomy,

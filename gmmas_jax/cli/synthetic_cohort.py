@@ -19,10 +19,13 @@ from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.cases.tasks import TASKS
 from gmmas_jax.errors import UserError
 from gmmas_jax.synthesis.anatomy import Anatomy, anatomy_affine, load_anatomy
+from gmmas_jax.synthesis.effects import PLAIN, Effects
 from gmmas_jax.synthesis.generator import generate
 
 GENERATOR = 3
 """Raised when the same key gives another patient: patients of before do not count as there."""
+
+EFFECTS = {"plain": PLAIN, "full": Effects()}
 
 MANIFEST = "cohort.csv"
 _COMPRESSION = 1
@@ -37,6 +40,8 @@ def write_synthetic_cohort(
     patients: int,
     seed: int,
     spacing_mm: float = 2.0,
+    effects: str = "plain",
+    healthy: float = 0.0,
     test: int = 0,
     val: int = 0,
     anatomy_file: Path | None = None,
@@ -53,6 +58,8 @@ def write_synthetic_cohort(
         patients: How many.
         seed: Of the cohort.
         spacing_mm: Edge of the voxels.
+        effects: A name of `EFFECTS`.
+        healthy: Share of the patients without tumour; of these no task is known.
         test: The first so many patients are the test split.
         val: The next so many are the validation split; all others are for training.
         anatomy_file: See `load_anatomy`; None for a file in `out`.
@@ -66,7 +73,11 @@ def write_synthetic_cohort(
         UserError: If a number is impossible, the folder holds patients of other settings or cannot
             be written, or the anatomy cannot be had.
     """
-    _check(patients=patients, test=test, val=val, workers=workers, seed=seed, spacing_mm=spacing_mm)
+    _check(patients=patients, test=test, val=val, workers=workers, seed=seed)
+    if not 0.5 <= spacing_mm <= 16:
+        raise UserError(f"--spacing is {spacing_mm:g}; expected millimetres from 0.5 to 16.")
+    if not 0 <= healthy <= 1:
+        raise UserError(f"--healthy is {healthy:g}; expected a share from 0 to 1.")
     out = output_folder(out)
     anatomy = load_anatomy(
         anatomy_file or out / f"anatomy-{spacing_mm:g}mm.npz", spacing_mm=spacing_mm
@@ -75,7 +86,9 @@ def write_synthetic_cohort(
         "generator": GENERATOR,
         "seed": seed,
         "spacing_mm": spacing_mm,
-        "anatomy": hashlib.sha256(np.asarray(anatomy.maps).tobytes()).hexdigest()[:16],
+        "effects": effects,
+        "healthy": healthy,
+        "anatomy": _digest(anatomy),
     }
     facts: dict[int, dict[str, str]] = {}
     missing: list[int] = []
@@ -105,14 +118,17 @@ def _write_all(
     out: Path, missing: list[int], anatomy: Anatomy, settings: dict[str, Any], workers: int
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Generates and writes patients; yields index and tasks of each once it is on disk."""
-    seed = settings["seed"]
+    seed, share, effects = settings["seed"], settings["healthy"], EFFECTS[settings["effects"]]
 
     @jax.jit
     def make(index: jax.Array, anatomy: Anatomy) -> dict[str, Any]:
-        patient = generate(jax.random.fold_in(jax.random.key(seed), index), anatomy)
+        k_patient = jax.random.fold_in(jax.random.key(seed), index)
+        # No split: with whatever share, the others are the same patients.
+        healthy = jax.random.bernoulli(jax.random.fold_in(k_patient, 0), share)
+        patient = generate(k_patient, anatomy, effects=effects, healthy=healthy)
         image = jnp.round(patient["image"]).clip(0, np.iinfo(np.int16).max).astype(jnp.int16)
         label = patient["label"].astype(jnp.uint8)
-        return {"image": image, "label": label, "tasks": patient["tasks"]}
+        return {"image": image, "label": label, "tasks": patient["tasks"], "healthy": healthy}
 
     with ThreadPoolExecutor(workers) as pool:
         writing: deque[tuple[int, Future[dict[str, str]]]] = deque()
@@ -135,7 +151,8 @@ def _write_patient(
     from data_pipelines.nifti import write_volume
 
     name = case_id(index)
-    tasks = {task: TASKS[task][int(value)] for task, value in patient["tasks"].items()}
+    drawn = {} if patient["healthy"] else patient["tasks"]
+    tasks = {task: TASKS[task][int(value)] for task, value in drawn.items()}
     grid = Grid(patient["label"].shape, anatomy_affine(settings["spacing_mm"]))
     volumes = {sequence: patient["image"][..., i] for i, sequence in enumerate(SEQUENCES)}
     for suffix, volume in (volumes | {"seg": patient["label"]}).items():
@@ -167,6 +184,11 @@ def _stored_tasks(out: Path, index: int, settings: dict[str, Any]) -> dict[str, 
     return document["tasks"] if all(file.exists() for file in files) else None
 
 
+def _digest(anatomy: Anatomy) -> str:
+    parts = np.asarray(anatomy.maps).tobytes(), np.asarray(anatomy.priors).tobytes()
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
 def _row(index: int, tasks: dict[str, str], *, test: int, val: int) -> Row:
     name = case_id(index)
     split = "test" if index < test else "val" if index < test + val else "train"
@@ -185,9 +207,7 @@ def _row(index: int, tasks: dict[str, str], *, test: int, val: int) -> Row:
     )
 
 
-def _check(
-    *, patients: int, test: int, val: int, workers: int, seed: int, spacing_mm: float
-) -> None:
+def _check(*, patients: int, test: int, val: int, workers: int, seed: int) -> None:
     for name, value, least in (
         ("patients", patients, 1),
         ("test", test, 0),
@@ -206,5 +226,3 @@ def _check(
             f"--test {test} and --val {val} are more than --patients {patients}. Ask for more "
             "patients, or smaller splits."
         )
-    if not 0.5 <= spacing_mm <= 16:
-        raise UserError(f"--spacing is {spacing_mm:g}; expected millimetres from 0.5 to 16.")
