@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gmmas_jax.cases.tasks import TASKS
 from gmmas_jax.clinical.wording import percent
 
 NO_EVIDENCE = (
@@ -40,7 +41,8 @@ def evidence_of(tasks: Iterable[str], *, trained_on: str, experimental: bool) ->
         trained_on: one of `export.provenance.TRAINED_ON`.
         experimental: whether the user asked for answers that are no evidence.
     """
-    names = tuple(tasks)
+    known = set(tasks)
+    names = tuple(task for task in TASKS if task in known)
     if trained_on != "generated" or not names:
         return ALL_SHOWN
     if experimental:

@@ -60,9 +60,9 @@ co-registered) it outlines glioma and estimates {estimated}.
 sequence standardised within the brain.
 {_class_table(made)}
 ## How
-{made["steps"]:,} steps of {data["batch_size"]} patches of {_size(data["patch"])} voxels, the \
-whole brain at {_size(data["whole"])}; optimizer {config["optimizer"]["name"]}, learning rate \
-{config["optimizer"]["learning_rate"]:g}, seed {config["seed"]}. The weights are \
+{made["steps"]:,} steps; batch size {data["batch_size"]}, patches of {_size(data["patch"])} \
+voxels, the whole brain at {_size(data["whole"])}; optimizer {config["optimizer"]["name"]}, \
+learning rate {config["optimizer"]["learning_rate"]:g}, seed {config["seed"]}. The weights are \
 {"the moving average over training" if made["averaged"] else "those of the last step"}.{stored} \
 `config.json` holds every other setting.
 

@@ -1,5 +1,7 @@
 """`gmmas synth`: files that readers take, the same for the same seed, and nothing done twice."""
 
+import json
+
 import jax
 import nibabel as nib
 import numpy as np
@@ -8,8 +10,9 @@ import pytest
 from data_pipelines.readers import read_row
 from gmmas_jax.cases.manifest import read_manifest
 from gmmas_jax.cli import main, synthetic_cohort
-from gmmas_jax.synthesis.anatomy import FORMAT, anatomy_affine
-from tests.synthesis.coarse_head import SPACING, coarse_maps
+from gmmas_jax.cli.synthetic_cohort import GENERATOR
+from gmmas_jax.synthesis.anatomy import FORMAT, anatomy_affine, quantised
+from tests.synthesis.coarse_head import SPACING, coarse_maps, coarse_priors
 
 pytestmark = pytest.mark.slow
 
@@ -18,10 +21,11 @@ pytestmark = pytest.mark.slow
 def _synth(tmp_path_factory):
     """Returns the function that makes a cohort in a folder, in a coarse head."""
     anatomy = tmp_path_factory.mktemp("anatomy") / "coarse.npz"
-    maps = np.round(coarse_maps() * 255).astype(np.uint8)
-    np.savez_compressed(anatomy, format=FORMAT, spacing_mm=SPACING, maps=maps)
+    arrays = {"maps": quantised(coarse_maps()), "priors": quantised(coarse_priors())}
+    np.savez_compressed(anatomy, format=FORMAT, spacing_mm=SPACING, **arrays)
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("cache")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_disable_most_optimizations", True)
 
     def synth(out, patients, *options):
         words = ("synth", "--out", str(out), "--patients", str(patients), "--spacing", "8")
@@ -30,6 +34,7 @@ def _synth(tmp_path_factory):
 
     yield synth
     jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(name="cohort", scope="module")
@@ -87,15 +92,45 @@ def test_complete_cohort_generates_nothing(cohort, synth, monkeypatch):
     assert synth(cohort, 4, "--seed", "5", "--test", "1", "--val", "1") == 0
 
 
+def test_healthy_patients_have_an_empty_mask_and_no_type(cohort, synth, tmp_path):
+    options = ("--seed", "5", "--test", "1", "--val", "1", "--healthy", "0.5")
+    assert synth(tmp_path, 4, *options) == 0
+    well = []
+    for row, usual in zip(
+        *(read_manifest(f / "cohort.csv") for f in (tmp_path, cohort)), strict=True
+    ):
+        case = read_row(row, tmp_path)
+        assert case.label is not None
+        well.append(not case.label.any())
+        assert row.tasks == ({} if well[-1] else usual.tasks)
+        # The others are the patients of a cohort without healthy ones.
+        same = np.array_equal(case.images["t1n"], read_row(usual, cohort).images["t1n"])
+        assert same == (not well[-1])
+    assert {True, False} == set(well)
+
+
+def test_full_effects_are_other_patients(cohort, synth, tmp_path):
+    assert synth(tmp_path, 1, "--seed", "5", "--effects", "full") == 0
+    (row,) = read_manifest(tmp_path / "cohort.csv")
+    case, plain = read_row(row, tmp_path), read_row(row, cohort)
+    assert not np.array_equal(case.images["t1c"], plain.images["t1c"])
+    assert row.tasks == plain.tasks
+    settings = json.loads((tmp_path / row.case_id / f"{row.case_id}.json").read_text())["settings"]
+    assert settings["effects"] == "full"
+
+
 @pytest.mark.parametrize(
     ("patients", "options", "message"),
     [
-        (4, ("--seed", "6"), "expected {'generator': 2, 'seed': 6"),
+        (4, ("--seed", "6"), f"expected {{'generator': {GENERATOR}, 'seed': 6"),
+        (4, ("--seed", "5", "--effects", "full"), "'effects': 'full', 'healthy': 0.0"),
+        (4, ("--seed", "5", "--healthy", "0.2"), "'effects': 'plain', 'healthy': 0.2"),
+        (4, ("--healthy", "1.5"), "--healthy is 1.5; expected a share from 0 to 1"),
         (0, (), "--patients is 0; expected at least 1"),
         (4, ("--test", "3", "--val", "2"), "--test 3 and --val 2 are more than --patients 4"),
         (4, ("--workers", "0"), "--workers is 0; expected at least 1"),
         (4, ("--spacing", "nan"), "--spacing is nan; expected millimetres"),
-        (4, ("--spacing", "4"), "holds anatomy version 1 at 8 mm, expected version 1 at 4 mm"),
+        (4, ("--spacing", "4"), f"version {FORMAT} at 8 mm, expected version {FORMAT} at 4 mm"),
     ],
 )
 def test_mistakes(cohort, synth, capsys, patients, options, message):

@@ -51,6 +51,9 @@ def test_run_ends_with_weights_and_a_card(finished):
     weights = load_weights(finished / "weights")
     assert weights.config["name"] == "tiny"
     assert weights.config["train"]["steps"] == 3
+    made = weights.config["provenance"]
+    assert weights.trained_on == made["trained_on"] == "patients"
+    assert (made["steps"], made["averaged"], made["stored_as"]) == (3, True, "float32")
     card = (finished / "weights" / "model_card.md").read_text()
     assert "# tiny" in card
     assert "2 cases of 2 patients; site: here" in card

@@ -167,3 +167,10 @@ def test_figures_are_drawn():
     assert figures.score_boxes(_results(), ["WT", "TC"]) == figures.score_boxes(
         _results(), ["WT", "TC"]
     )
+
+
+def test_tasks_learned_by_rules_are_called_that():
+    text, _ = _text(_results(), synthetic=False, learned_rules=True)
+    assert "learned the tumour's type from generated patients alone" in text
+    text, _ = _text(_results(), synthetic=False)
+    assert "generated patients alone" not in text

@@ -148,6 +148,19 @@ def test_a_solid_enhancing_tumour_needs_no_necrosis():
     label = empty()
     label[4:8, 4:8, 4:8] = ET
     np.testing.assert_array_equal(repaired(label, enhancing_touches_core=True), label)
+    alone = label.copy()
+    label[11, 11, 11] = ET  # a vessel
+    settings = {"enhancing_touches_core": True, "min_enhancing_island_ml": 0.1}
+    np.testing.assert_array_equal(repaired(label, **settings), alone)
+
+
+def test_a_piece_between_necrosis_and_oedema_becomes_necrosis():
+    label = tumour()
+    label[10, 9:11, 9:11] = NCR
+    label[10, 10, 10] = ET
+    expected = label.copy()
+    expected[10, 10, 10] = NCR
+    np.testing.assert_array_equal(repaired(label, min_enhancing_island_ml=0.002), expected)
 
 
 def test_small_pieces_of_core_become_oedema():

@@ -1,0 +1,66 @@
+"""`gmmas train --generated`: the shipped weights' experiment, small, in a coarse head."""
+
+import jax
+import numpy as np
+import pytest
+
+from gmmas_jax.cli import main, training
+from gmmas_jax.export.weights import load_weights
+from gmmas_jax.synthesis.anatomy import FORMAT, quantised
+from gmmas_jax.train.logging import read_log
+from tests.synthesis.coarse_head import SPACING, coarse_maps, coarse_priors
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(name="train", scope="module")
+def _train(tmp_path_factory):
+    """Returns the function that trains in a folder, with options."""
+    changes = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {name: getattr(jax.config, name) for name in changes}
+    for name, value in changes.items():
+        jax.config.update(name, value)
+    arrays = {"maps": quantised(coarse_maps()), "priors": quantised(coarse_priors())}
+
+    def train(workdir, *options):
+        np.savez(workdir / "anatomy-8mm.npz", format=FORMAT, spacing_mm=SPACING, **arrays)
+        words = ("train", "--config", "configs/weights_mini.py:debug", "--generated")
+        words += ("--workdir", str(workdir), "--processes", "none")
+        words += ("--config.optimizer.schedule=constant", *options)
+        with pytest.MonkeyPatch.context() as patch, jax.numpy_rank_promotion("allow"):
+            patch.setattr(training, "ANATOMY_MM", SPACING)
+            return main(list(words))
+
+    yield train
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(name="whole", scope="module")
+def _whole(train, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    assert train(workdir) == 0
+    return workdir
+
+
+def test_it_ends_with_weights(whole):
+    weights = load_weights(whole / "weights")
+    assert weights.config["name"] == "weights_mini"
+    log = read_log(whole / "metrics.jsonl")
+    assert [record["step"] for record in log] == [1, 2, 3, 4]
+    assert all(np.isfinite(record["loss"]) for record in log)
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_weights(whole, train, tmp_path, capsys):
+    assert train(tmp_path, "--config.train.steps=2") == 0
+    assert train(tmp_path) == 0
+    assert "continuing from the checkpoint of step 2" in capsys.readouterr().err
+    parts, uninterrupted = (load_weights(folder / "weights") for folder in (tmp_path, whole))
+    for one, other in zip(
+        jax.tree.leaves(parts.params), jax.tree.leaves(uninterrupted.params), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
