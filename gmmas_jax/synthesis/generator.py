@@ -103,11 +103,14 @@ def draw_traits(
     side = jnp.where(jax.random.bernoulli(k_mirror), -1.0, 1.0)
     mirror = jnp.ones(3).at[0].set(side)
     place = mirror * draw_centre(k_centre, anatomy.priors[genotype.histology])
-    centre = place
-    for _ in range(_FOLLOW):
+
+    def closer(_: int, centre: jax.Array) -> jax.Array:
         # The same field each time, as in every frame that the patient is shown in.
         head = jax.random.clone(keys["deform"])
-        centre = centre + place - deform(head, frame_at(centre)).reshape(3)
+        return centre + place - deform(head, frame_at(centre)).reshape(3)
+
+    # A loop, not its rounds one after the other: they would be most of the program.
+    centre = jax.lax.fori_loop(0, _FOLLOW, closer, place)
     return Traits(genotype, habit, centre, mirror, keys, jnp.asarray(healthy))
 
 

@@ -249,8 +249,14 @@ def compile_train_step(
         in_shardings=(replicated(mesh), replicated(mesh), batch_sharding(mesh)),
         out_shardings=batch_sharding(mesh),
     )
-    placed = None if transform is None else jax.device_put(Partial(transform), replicated(mesh))
+    placed = jax.device_put(_as_tree(transform), replicated(mesh))
     return lambda state, batch: compiled(state, transformed(placed, state.step, batch))
+
+
+def _as_tree(transform: Transform | None) -> Any:
+    """Returns a transform that `jit` takes as an argument: its arrays are the leaves."""
+    # A `Partial` of a `Partial` would hide the arrays of the inner one.
+    return transform if transform is None or isinstance(transform, Partial) else Partial(transform)
 
 
 def widen(batch: Batch) -> Batch:
