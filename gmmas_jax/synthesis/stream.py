@@ -78,7 +78,6 @@ def make_generation(
         effects: What makes scans hard.
         tasks: Names of `cases.tasks.TASKS`; what the generator does not know is unknown.
     """
-
     make = functools.partial(
         generated_example,
         patch=patch,
