@@ -1,0 +1,166 @@
+"""Every effect does what it is there for, alone; and a config's section becomes effects or says why
+not."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gmmas_jax.errors import UserError
+from gmmas_jax.synthesis.effects import PLAIN, Effect, Effects
+from gmmas_jax.synthesis.frame import Frame, whole_frame
+from tests.synthesis.coarse_head import SPACING
+from tests.synthesis.conftest import NONE
+
+SCANNER = ("thick_slices", "blur", "misalignment", "ghosting", "bias", "noise", "gamma")
+BRAIN = ("contrast", "atrophy", "hyperintensities", "vessels", "sinuses", "choroid_plexus")
+TUMOUR = (
+    *("midline_shift", "faint", "thin_ring", "solid_enhancement", "specks", "haemorrhage"),
+    *("cyst", "multifocal", "butterfly", "infiltration"),
+)
+KEYS = [jax.random.fold_in(jax.random.key(11), number) for number in range(8)]
+
+
+COARSE = whole_frame(SPACING)
+NEAR = Frame(jnp.array([-10.0, -30.0, 20.0]), jnp.ones(3), COARSE.shape)
+"""A patch of voxels of 1 mm: what a scanner does is too small for the coarse head's."""
+
+
+@pytest.fixture(name="tidy", scope="module")
+def _tidy(draw):
+    return [draw(key) for key in KEYS]
+
+
+@pytest.fixture(name="tidy_near", scope="module")
+def _tidy_near(draw):
+    return [draw(key, frame=NEAR) for key in KEYS]
+
+
+def _alone(name):
+    return NONE._replace(**{name: Effect(1.0, getattr(Effects(), name).magnitude)})
+
+
+def _changed(one, other, what):
+    return [(a[what] != b[what]).any() for a, b in zip(one, other, strict=True)]
+
+
+def test_every_effect_is_told_apart_here():
+    assert sorted((*SCANNER, *BRAIN, "mask", *TUMOUR)) == sorted(Effects._fields)
+
+
+@pytest.mark.parametrize("name", Effects._fields)
+def test_alone_at_probability_1_it_changes_the_image(draw, tidy, tidy_near, name):
+    frame = COARSE
+    if name in SCANNER:
+        frame, tidy = NEAR, tidy_near
+    with_it = [draw(key, effects=_alone(name), frame=frame) for key in KEYS]
+    share = np.mean(_changed(with_it, tidy, "image"))
+    # Some need a ring, or a tumour that has none; all else is seen in every patient.
+    assert share >= (0.25 if name in TUMOUR else 1.0)
+    if name in (*SCANNER, "contrast", "hyperintensities"):
+        assert not any(_changed(with_it, tidy, "label"))
+    if name in ("midline_shift", "thin_ring", "multifocal", "butterfly", "infiltration"):
+        assert any(_changed(with_it, tidy, "label"))
+
+
+@pytest.mark.parametrize("name", Effects._fields)
+def test_at_probability_0_it_changes_nothing(draw, tidy, name):
+    without = NONE._replace(**{name: Effect(0.0, 5.0)})
+    seen = [draw(key, effects=without) for key in KEYS[:2]]
+    assert not any(_changed(seen, tidy[:2], "image"))
+    assert not any(_changed(seen, tidy[:2], "label"))
+
+
+@pytest.mark.parametrize("name", ["faint", "specks", "haemorrhage", "cyst"])
+def test_what_befalls_the_core_stays_there(draw, tidy, name):
+    """Where there was no tumour, the image is the same; `specks` alone adds enhancement."""
+    for key, before in zip(KEYS, tidy, strict=True):
+        after = draw(key, effects=_alone(name))
+        # A sigmoid's tail reaches everywhere: a hundredth of the brain's signal counts.
+        differs = (np.abs(after["image"] - before["image"]) > 3).any(-1)
+        # A tumour's faint border has a share of voxels that are labelled background.
+        around = np.pad(before["label"] > 0, 1)
+        near = np.max([np.roll(around, s, a) for a in range(3) for s in (-1, 0, 1)], axis=0)
+        assert differs[~near[1:-1, 1:-1, 1:-1]].mean() < 0.01
+
+
+def test_a_cyst_is_seen_in_rings_and_in_tumours_without(draw, tidy):
+    seen = [draw(key, effects=_alone("cyst")) for key in KEYS]
+    rings = [bool(patient["features"]["ring_enhancement"]) for patient in tidy]
+    changed = _changed(seen, tidy, "image")
+    assert {True, False} <= set(rings)
+    for wanted in (True, False):
+        assert any(c for c, ring in zip(changed, rings, strict=True) if ring == wanted)
+
+
+def test_faint_tumours_enhance_less(draw, tidy):
+    for key, before in zip(KEYS, tidy, strict=True):
+        after = draw(key, effects=_alone("faint"))
+        enhancing = before["label"] == 3
+        if enhancing.any():
+            seen, usual = (p["image"][enhancing][:, 1].mean() for p in (after, before))
+            assert seen < usual
+
+
+def test_plain_is_a_part_of_the_full():
+    for name, plain in PLAIN._asdict().items():
+        full = getattr(Effects(), name)
+        assert plain.probability <= full.probability
+        assert plain.magnitude <= full.magnitude
+
+
+def test_a_config_section_becomes_effects():
+    values = {name: effect._asdict() for name, effect in PLAIN._asdict().items()}
+    assert Effects.of(values) == PLAIN
+    assert Effects.of(values | {"noise": {"probability": 0, "magnitude": 1}}).noise == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"noise": {"probability": 1.2, "magnitude": 1}}, r"effects.noise is .*1.2.* from 0 to 1"),
+        ({"bias": {"probability": 0.5, "magnitude": -1}}, r"effects.bias is .*not negative"),
+        ({"bias": {"probability": 0.5, "magnitude": float("nan")}}, r"effects.bias is .*nan"),
+        ({"nois": {"probability": 0.5, "magnitude": 1}}, r"effects: nois; expected exactly"),
+        ({"noise": {"probability": 0.5}}, r"effects.noise is .*expected probability, magnitude"),
+        ({"noise": {"probability": "much", "magnitude": 1}}, r"effects.noise is .*much"),
+    ],
+)
+def test_a_wrong_config_section_says_what_is_wrong(change, message):
+    values = {name: effect._asdict() for name, effect in Effects()._asdict().items()}
+    with pytest.raises(UserError, match=message):
+        Effects.of(values | change)
+
+
+def test_a_missing_effect_is_named():
+    values = {name: effect._asdict() for name, effect in Effects()._asdict().items()}
+    del values["cyst"]
+    with pytest.raises(UserError, match="effects: cyst; expected exactly"):
+        Effects.of(values)
+    with pytest.raises(UserError, match="effects: 'cysts' is unknown"):
+        Effects().without("cysts")
+
+
+def test_fields_stay_finite_with_all_effects_at_once(draw):
+    everything = Effects(*(Effect(1.0, effect.magnitude) for effect in Effects()))
+    for key in KEYS[:4]:
+        patient = draw(key, effects=everything)
+        assert np.isfinite(patient["image"]).all()
+        assert patient["image"].min() == 0
+        assert jnp.isin(patient["label"], jnp.arange(4)).all()
+
+
+def test_the_table_in_the_documentation_is_right():
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "synthesis.md").read_text("utf-8")
+    cells = [[c.strip() for c in line.split("|")[1:5]] for line in page.splitlines() if "|" in line]
+    rows = {row[0].strip("`"): row[1:] for row in cells if row[0].startswith("`")}
+    assert list(rows) == list(Effects._fields)
+    for name, (probability, magnitude, plain) in rows.items():
+        assert (float(probability), float(magnitude)) == getattr(Effects(), name)
+        numbers = getattr(PLAIN, name)
+        if numbers.probability == 0:
+            assert plain == "–"
+        else:
+            assert tuple(map(float, plain.split(","))) == numbers
