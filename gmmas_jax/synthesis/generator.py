@@ -142,7 +142,8 @@ def show(
         brain=inside * (brain > 0.45),
         tracts=tracts,
         wetness=wetness,
-        fluid=parts[2],
+        # Oedema stops at vessels as at the fluid that they run in.
+        fluid=parts[2] + parts[3],
     )
     image = render(keys["signal"], keys["texture"], tumour, traits, parts, frame, effects)
     scans = [
