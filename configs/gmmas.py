@@ -125,6 +125,7 @@ def _model() -> dict[str, Any]:
         "global_alignment": "crop",
         "deep_supervision": 2,
         "detail_width": 0,
+        "detail_convolutions": 0,
     }
 
 

@@ -102,6 +102,7 @@ def _model() -> dict[str, Any]:
         "global_alignment": "crop",
         "deep_supervision": 1,
         "detail_width": 12,
+        "detail_convolutions": 0,
     }
 
 

@@ -96,6 +96,7 @@ def _model() -> dict[str, Any]:
         "global_alignment": "none",
         "deep_supervision": 0,
         "detail_width": 0,
+        "detail_convolutions": 0,
     }
 
 

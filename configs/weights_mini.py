@@ -70,6 +70,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "global_alignment": "crop",
                 "deep_supervision": 1,
                 "detail_width": 12,
+                "detail_convolutions": 1,
             }
         )
     config.data.update(

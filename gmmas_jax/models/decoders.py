@@ -104,12 +104,15 @@ class DetailHead(nn.Module):
         classes: Labels, background included.
         stride: Voxels of the result along an axis for one voxel of the features.
         width: Channels unfolded for a voxel, and half of the hidden units.
+        convolutions: How many follow at this resolution, each seen beside its input: without one,
+            neighbours that come of one voxel of the features may alternate.
         options: How layers are built.
     """
 
     classes: int
     stride: int
     width: int
+    convolutions: int
     options: LayerOptions
 
     @nn.compact
@@ -120,6 +123,10 @@ class DetailHead(nn.Module):
         x = jnp.concatenate([x, image.astype(x.dtype)], axis=-1)
         x = dense(x, 2 * self.width, options=self.options, name="hidden")
         x = nn.leaky_relu(x, LEAKY_SLOPE)
+        for index in range(self.convolutions):
+            narrow = dense(x, self.width, options=self.options, name=f"narrow_{index}")
+            near = convolution(narrow, self.width, options=self.options, name=f"conv_{index}")
+            x = jnp.concatenate([x, nn.leaky_relu(near, LEAKY_SLOPE)], axis=-1)
         return SegmentationHead(self.classes, 1, self.options, name="logits")(x)
 
 
@@ -132,6 +139,7 @@ class Decoder(nn.Module):
         deep_supervision: Coarser levels that give logits too.
         options: How layers are built.
         detail_width: Of the `DetailHead`; 0 for a linear head on the features alone, as published.
+        detail_convolutions: Of the `DetailHead`.
     """
 
     classes: int
@@ -139,6 +147,7 @@ class Decoder(nn.Module):
     deep_supervision: int
     options: LayerOptions
     detail_width: int = 0
+    detail_convolutions: int = 0
 
     @nn.compact
     def __call__(
@@ -180,7 +189,12 @@ class Decoder(nn.Module):
                 levels.append(x)
         if self.detail_width and image is not None:
             head = DetailHead(
-                self.classes, self.stride, self.detail_width, self.options, name="head"
+                self.classes,
+                self.stride,
+                self.detail_width,
+                self.detail_convolutions,
+                self.options,
+                name="head",
             )
             logits = head(x, image)
         else:

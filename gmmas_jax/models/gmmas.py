@@ -84,6 +84,7 @@ class GMMAS(nn.Module):
             every patch those of the whole brain, as published.
         deep_supervision: Coarser levels of the decoder that give logits too.
         detail_width: Of the decoder's `DetailHead`; 0 for the published linear head.
+        detail_convolutions: Of the same.
     """
 
     tasks: Tasks
@@ -96,6 +97,7 @@ class GMMAS(nn.Module):
     global_alignment: str
     deep_supervision: int
     detail_width: int
+    detail_convolutions: int
 
     def setup(self) -> None:
         """Names the parts, and so the parameters."""
@@ -106,6 +108,7 @@ class GMMAS(nn.Module):
             self.deep_supervision,
             self.options,
             self.detail_width,
+            self.detail_convolutions,
         )
         self.global_unet = GlobalUNet(self.global_options, self.num_classes, self.options)
         if self.tasks:
@@ -239,6 +242,7 @@ def make_model(
     global_alignment: str,
     deep_supervision: int,
     detail_width: int,
+    detail_convolutions: int,
 ) -> GMMAS:
     """Builds the network from `config.model`, or from the same section of `config.json`.
 
@@ -254,6 +258,7 @@ def make_model(
         deep_supervision: Coarser levels of the decoder that give logits too.
         detail_width: Channels per voxel of the head that reads intensities beside features; 0 for
             the published linear head.
+        detail_convolutions: Convolutions of that head at the resolution of the image.
 
     Returns:
         The network, without parameters.
@@ -290,4 +295,5 @@ def make_model(
         global_alignment=global_alignment,
         deep_supervision=deep_supervision,
         detail_width=detail_width,
+        detail_convolutions=detail_convolutions,
     )

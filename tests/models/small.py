@@ -61,6 +61,7 @@ SMALL: dict[str, Any] = {
     "global_alignment": "crop",
     "deep_supervision": 1,
     "detail_width": 0,
+    "detail_convolutions": 0,
 }
 
 Inputs = tuple[jax.Array, jax.Array, jax.Array, jax.Array]

@@ -143,7 +143,7 @@ def test_the_classifier_adds_what_its_options_say(evidence, normalize):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_detail_head_is_a_perceptron_on_unfolded_features_and_intensities(stride):
     x, image = _draw(2, 2, 3, 2, 5), _draw(2, 2 * stride, 3 * stride, 2 * stride, 4, seed=1)
-    head = DetailHead(4, stride, 6, OPTIONS)
+    head = DetailHead(4, stride, 6, 0, OPTIONS)
     variables = random_variables(head, x, image)
     params = jax.tree.map(np.asarray, variables["params"])
     logits = head.apply(variables, x, image)
@@ -163,7 +163,7 @@ def test_detail_head_is_a_perceptron_on_unfolded_features_and_intensities(stride
 
 def test_one_voxel_of_the_image_changes_the_logits_of_that_voxel_alone():
     x, image = _draw(1, 2, 2, 2, 5), _draw(1, 4, 4, 4, 4, seed=1)
-    head = DetailHead(4, 2, 6, OPTIONS)
+    head = DetailHead(4, 2, 6, 0, OPTIONS)
     variables = random_variables(head, x, image)
     other = head.apply(variables, x, image.at[0, 1, 2, 3, 0].add(5.0))
     changed = np.argwhere(np.abs(other - head.apply(variables, x, image)).max(-1) > 0)
