@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def predict_folder(
     # Of the data side, which importing the library must not load.
     from data_pipelines.readers import read_folder
 
-    _check_convention(predictor, label_convention)
+    check_convention(predictor, label_convention)
     out = output_folder(out)
     case = read_folder(folder, channel_order=channel_order, with_label=False)
     predict_case(case, predictor, out, probs=probs, label_convention=label_convention)
@@ -85,37 +85,74 @@ def predict_cohort(
     """
     from data_pipelines.readers import read_row
 
-    _check_convention(predictor, label_convention)
+    check_convention(predictor, label_convention)
     rows = read_manifest(manifest)
     _check_names(manifest, rows)
     out = output_folder(out)
-    folders: list[Path] = []
+
+    def write(row: Row, case: Case, prediction: Prediction) -> None:
+        write_results(
+            case,
+            prediction,
+            out / row.case_id,
+            identity=predictor.identity,
+            probs=probs,
+            label_convention=label_convention,
+        )
+
+    def read(row: Row) -> Case:
+        case = read_row(row, Path(manifest).parent, with_label=False)
+        if row.quality == "fail":
+            case.warnings.append("preprocessing failed for this case (quality in the manifest)")
+        return case
+
+    failed = predict_rows(rows, predictor, read, write)
+    if failed:
+        raise UserError(failure(manifest, rows, failed, out))
+    return [out / row.case_id for row in rows]
+
+
+def predict_rows(
+    rows: Sequence[Row],
+    predictor: Predictor,
+    read: Callable[[Row], Case],
+    write: Callable[[Row, Case, Prediction], None],
+) -> list[str]:
+    """Predicts one case after the other; what is wrong with a case does not stop the others.
+
+    Args:
+        rows: The cases.
+        predictor: The network.
+        read: Row to case.
+        write: Is given each row, its case and what was predicted. Its errors do stop the others:
+            results that cannot be written are hours of work for nothing.
+
+    Returns:
+        The ids of the cases that failed, the reasons of which are told on the error stream.
+    """
     failed: list[str] = []
     with CaseProgress("predict", len(rows)) as progress:
         for count, row in enumerate(rows, 1):
             try:
-                case = read_row(row, Path(manifest).parent, with_label=False)
+                case = read(row)
                 prediction = predictor.predict(case)
             except UserError as error:
                 print(f"{row.case_id}: {error}", file=sys.stderr)
                 failed.append(row.case_id)
             else:
-                folders.append(out / row.case_id)
-                write_results(
-                    case,
-                    prediction,
-                    folders[-1],
-                    identity=predictor.identity,
-                    probs=probs,
-                    label_convention=label_convention,
-                )
+                write(row, case, prediction)
             progress.done(count, row.case_id)
-    if failed:
-        raise UserError(
-            f"{manifest}: {len(failed)} of {len(rows)} cases could not be predicted, for the "
-            f"reasons above: {', '.join(failed)}. Correct them; the others are in {out}."
-        )
-    return folders
+    return failed
+
+
+def failure(
+    manifest: str | os.PathLike[str], rows: Sequence[Row], failed: Sequence[str], out: Path
+) -> str:
+    """Returns the message that names the cases that could not be predicted."""
+    return (
+        f"{manifest}: {len(failed)} of {len(rows)} cases could not be predicted, for the reasons "
+        f"above: {', '.join(failed)}. Correct them; the others are in {out}."
+    )
 
 
 def predict_case(
@@ -143,7 +180,7 @@ def predict_case(
         UserError: If the case has no brain, the results cannot be written, or the convention
             cannot express a label.
     """
-    _check_convention(predictor, label_convention)
+    check_convention(predictor, label_convention)
     out = output_folder(out)
     return write_results(
         case,
@@ -196,7 +233,7 @@ def write_results(
     return findings
 
 
-def _check_convention(predictor: Predictor, name: str | None) -> None:
+def check_convention(predictor: Predictor, name: str | None) -> None:
     """Refuses a convention before long work that could not be written."""
     if name is not None:
         convert_back(np.arange(len(predictor.labels)), name)
