@@ -44,6 +44,7 @@ _MAGIC = b"gmmascas"
 _FRAME = 12
 _OUTER = 6
 _FIRST_READ = 1 << 14
+_PIECE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -209,8 +210,11 @@ def _write_framed(path: Path, parts: list[bytes | memoryview]) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(length + struct.pack("<I", _masked(google_crc32c.value(length))) + outer)
         for part in parts:
-            checksum = google_crc32c.extend(checksum, bytes(part))
-            file.write(part)
+            # In pieces, since the checksum takes copies.
+            for start in range(0, len(part), _PIECE):
+                piece = bytes(part[start : start + _PIECE])
+                checksum = google_crc32c.extend(checksum, piece)
+                file.write(piece)
         file.write(struct.pack("<I", _masked(checksum)))
 
 
