@@ -208,3 +208,19 @@ def test_a_disk_without_room_stops_an_export_with_one_message(tmp_path):
     assert "File too large" in done.stderr
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
     assert main(words) == 0
+
+
+@pytest.mark.parametrize("order", [("mapping.csv", "tcga.csv"), ("tcga.csv", "mapping.csv")])
+def test_a_table_that_renames_patients_is_joined_before_one_that_knows_the_new_names(
+    tmp_path, order
+):
+    plant_brats2021(tmp_path / "scans", "BraTS19_TCIA02_606_1")
+    (tmp_path / "mapping.csv").write_text(
+        "BraTS_2019_subject_ID,TCGA_TCIA_subject_ID\nBraTS19_TCIA02_606_1,TCGA-06-5417\n"
+    )
+    (tmp_path / "tcga.csv").write_text("Patient ID,IDH status\nTCGA-06-5417,WT\n")
+    words = [word for name in order for word in ("--clinical", tmp_path / name)]
+    out = tmp_path / "cohort.csv"
+    assert ingest(tmp_path / "scans", *words, "--out", out) == 0
+    (row,) = read_manifest(out)
+    assert (row.patient_id, row.idh, row.site) == ("TCGA-06-5417", "wildtype", "TCGA-06")
