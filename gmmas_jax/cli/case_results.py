@@ -55,9 +55,11 @@ def predict_folder(
         UserError: If the case cannot be read or the results not written.
     """
     # Of the data side, which importing the library must not load.
+    from data_pipelines.case_files import find_files
     from data_pipelines.readers import read_folder
 
     check_convention(predictor, label_convention)
+    check_apart(find_files(folder, channel_order=channel_order).seg, Path(out))
     out = output_folder(out)
     case = read_folder(folder, channel_order=channel_order, with_label=False)
     predict_case(case, predictor, out, probs=probs, label_convention=label_convention)
@@ -87,7 +89,7 @@ def predict_cohort(
 
     check_convention(predictor, label_convention)
     rows = read_manifest(manifest)
-    _check_names(manifest, rows)
+    check_rows(manifest, rows, Path(out))
     out = output_folder(out)
 
     def write(row: Row, case: Case, prediction: Prediction) -> None:
@@ -239,8 +241,12 @@ def check_convention(predictor: Predictor, name: str | None) -> None:
         convert_back(np.arange(len(predictor.labels)), name)
 
 
-def _check_names(manifest: str | os.PathLike[str], rows: Sequence[Row]) -> None:
-    """Refuses ids that are no name of a folder: nothing may be written outside of `out`."""
+def check_rows(manifest: str | os.PathLike[str], rows: Sequence[Row], out: Path) -> None:
+    """Refuses rows whose results would lie outside of a folder, or where their own mask is.
+
+    Raises:
+        UserError: Naming the row.
+    """
     for row in rows:
         name = row.case_id
         if name in (".", "..") or any(mark in name for mark in "/\\\0"):
@@ -248,3 +254,17 @@ def _check_names(manifest: str | os.PathLike[str], rows: Sequence[Row]) -> None:
                 f"{manifest}: case_id {name!r} cannot be the name of a folder; expected a name "
                 "without slashes. Rename the case."
             )
+        check_apart(None if row.seg is None else Path(manifest).parent / row.seg, out / name)
+
+
+def check_apart(seg: Path | None, out: Path) -> None:
+    """Refuses to write the results of a case over its mask, which may be an expert's work.
+
+    Raises:
+        UserError: If it would.
+    """
+    if seg is not None and seg.resolve() == (out / SEGMENTATION).resolve():
+        raise UserError(
+            f"{seg}: the case's own mask, which the prediction would overwrite; expected results "
+            "in another folder. Give another --out."
+        )

@@ -12,7 +12,9 @@ from gmmas_jax.cases.manifest import Row, read_manifest, write_manifest
 from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.cli.case_results import (
     SEGMENTATION,
+    check_apart,
     check_convention,
+    check_rows,
     failure,
     predict_case,
     predict_rows,
@@ -61,6 +63,7 @@ def predict_native_folder(
     from data_pipelines.case_files import find_files
 
     files = find_files(folder, channel_order=channel_order)
+    check_apart(files.seg, out)
     images: dict[str, Any] = {name: os.path.abspath(path) for name, path in files.images.items()}
     row = Row(case_id=files.case_id, patient_id=files.case_id, **images)
     preprocessed = out / PREPROCESSED
@@ -100,6 +103,7 @@ def predict_native_cohort(
             f"{cohort}: lists what was preprocessed already; expected the manifest of the native "
             "exams. Give that one, or leave out --preprocess."
         )
+    check_rows(cohort, read_manifest(cohort), out)
     # What an earlier call preprocessed must not pass for this one's if all cases fail.
     manifest.unlink(missing_ok=True)
     wrong: list[str] = []

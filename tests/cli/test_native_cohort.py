@@ -141,6 +141,10 @@ def test_mistakes_are_told_before_preprocessing(predictor: Predictor, tmp_path: 
     manifest, out = cohort(tmp_path, "a"), tmp_path / "out"
     with pytest.raises(UserError, match="unknown label convention 'brats1999'"):
         predict_native_cohort(manifest, predictor, out, options(), label_convention="brats1999")
+    (row,) = read_manifest(manifest)
+    write_manifest(manifest, [replace(row, seg="out/a/seg.nii.gz")])
+    with pytest.raises(UserError, match="the case's own mask"):
+        predict_native_cohort(manifest, predictor, out, options())
     (out / "preprocessed").mkdir(parents=True)
     done = out / "preprocessed/cohort.csv"
     done.write_bytes(manifest.read_bytes())
