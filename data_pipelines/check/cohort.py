@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,7 +93,10 @@ def check_cohort(
         UserError: If a manifest cannot be read.
     """
     rows, findings = read_rows(manifest)
-    other_rows = {path: read_rows(path)[0] for path in against}
+    other_rows: dict[Path, list[Row]] = {}
+    for path in against:
+        other_rows[path], wrong = read_rows(path)
+        findings += [replace(finding, found=f"{path}, {finding.found}") for finding in wrong]
     exams = _exams(rows, manifest, workers, max_memory, on_case, images_only=False)
     for exam in exams:
         findings.extend(exam.findings)
@@ -154,24 +158,16 @@ def _bytes_each(rows: Sequence[Row], root: Path) -> int:
 
 def _unlike_grids(exams: Sequence[Exam]) -> Iterator[Finding]:
     """Yields the cases on another grid, where nearly all are on one."""
-    grids = [
-        (image.shape, tuple(round(mm, 2) for mm in image.spacing))
-        for exam in exams
-        for image in list(exam.images.values())[:1]
-    ]
+    grids = {exam.case_id: _grid_words(exam) for exam in exams if exam.images}
     if not grids:
         return
-    common, count = Counter(grids).most_common(1)[0]
+    common, count = Counter(grids.values()).most_common(1)[0]
     if count < _COMMON * len(grids):
         return
-    with_images = (exam for exam in exams if exam.images)
-    for exam, grid in zip(with_images, grids, strict=True):
+    for case_id, grid in grids.items():
         if grid != common:
-            yield Finding(
-                "geometry.unlike_cohort",
-                f"{_grid_words(grid)}; {count} of {len(grids)} cases: {_grid_words(common)}",
-                case_id=exam.case_id,
-            )
+            found = f"{grid}; {count} of {len(grids)} cases: {common}"
+            yield Finding("geometry.unlike_cohort", found, case_id=case_id)
 
 
 def _brain_volumes(exams: Sequence[Exam]) -> Iterator[Finding]:
@@ -198,9 +194,11 @@ def _brain_volumes(exams: Sequence[Exam]) -> Iterator[Finding]:
             )
 
 
-def _grid_words(grid: tuple[tuple[int, ...], tuple[float, ...]]) -> str:
-    shape, spacing = grid
-    return f"{'x'.join(map(str, shape))} voxels of {'x'.join(f'{mm:g}' for mm in spacing)} mm"
+def _grid_words(exam: Exam) -> str:
+    """Returns shape and spacing of an exam's first image."""
+    image = next(iter(exam.images.values()))
+    spacing = "x".join(f"{round(mm, 2):g}" for mm in image.spacing)
+    return f"{'x'.join(map(str, image.shape))} voxels of {spacing} mm"
 
 
 def _cases(
@@ -223,11 +221,7 @@ def _cases(
 
 
 def _statistics(rows: Sequence[Row], exams: Sequence[Exam]) -> dict[str, Any]:
-    grids = Counter(
-        _grid_words((image.shape, tuple(round(mm, 2) for mm in image.spacing)))
-        for exam in exams
-        for image in list(exam.images.values())[:1]
-    )
+    grids = Counter(_grid_words(exam) for exam in exams if exam.images)
     return {
         "splits": split_sizes(rows),
         "sequences": dict(Counter("+".join(row.images) or "none" for row in rows)),

@@ -82,11 +82,7 @@ def check_exam(task: ExamTask) -> Exam:
     Args:
         task: Sent to a worker process.
     """
-    try:
-        return _Check(task).run()
-    except MemoryError:
-        found = "memory ran out; fewer workers (--workers) or more memory are needed"
-        return Exam(task.row.case_id, [Finding("case.lost", found, case_id=task.row.case_id)])
+    return _Check(task).run()
 
 
 class _Check:

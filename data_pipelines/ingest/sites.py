@@ -7,7 +7,7 @@ _TCIA_OF_BRATS = {
     **{"TCIA05": "TCGA-14", "TCIA06": "TCGA-19", "TCIA08": "TCGA-76", "TCIA09": "TCGA-CS"},
     **{"TCIA10": "TCGA-DU", "TCIA12": "TCGA-FG", "TCIA13": "TCGA-HT"},
 }
-"""BraTS 2018 and 2019 number the hospitals of TCGA: one for one in the 167 rows of their mapping."""
+"""BraTS 2018 and 2019 number the hospitals of TCGA, one for one in 167 rows of their mapping."""
 
 
 def tcga_site(name: str) -> str | None:

@@ -85,6 +85,8 @@ def _attempt(item: Item, number: int, told: Callable[[int, str], None]) -> Built
         return build_case(item)
     except UserError as error:
         return error
+    except MemoryError:
+        return UserError("memory ran out; expected room for one exam. Free memory.")
     finally:
         told(number, item.row.case_id)
 

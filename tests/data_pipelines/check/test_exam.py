@@ -163,14 +163,6 @@ def test_numbered_files_make_a_convention_ambiguous(row, tmp_path):
     assert found(undeclared, tmp_path) == {"label.ambiguous"}
 
 
-def test_too_little_memory_is_told(row, tmp_path, monkeypatch):
-    def greedy(*_, **__):
-        raise MemoryError
-
-    monkeypatch.setattr(exam_module, "read_volume", greedy)
-    assert found(row, tmp_path) == {"case.lost"}
-
-
 def judged(array, convention="brats2023", brain=None):
     mask, findings = reduce_mask(
         array,
