@@ -39,7 +39,7 @@ _BRAIN_ML = (900.0, 1900.0)
 _ATLAS_MEDIAN_ML, _ATLAS_RANGE = (1700.0, 2100.0), (0.6, 1.4)
 _FEWEST_BRAINS = 5
 
-OnCase = Callable[[str, int, int, str], None]
+OnCase = Callable[[Path, int, int, str], None]
 
 
 class Report(NamedTuple):
@@ -87,7 +87,7 @@ def check_cohort(
         against: Other manifests with which it should share no person and no image.
         workers: Processes; None takes as many as memory and cores allow.
         max_memory: Bytes for all workers together; None takes 0.8 of what is free.
-        on_case: Called after each case with (manifest's name, cases done, all cases, case id).
+        on_case: Called after each case with (manifest, cases done, all cases, case id).
 
     Raises:
         UserError: If a manifest cannot be read.
@@ -131,7 +131,7 @@ def _exams(
 
     def told(done: int, case_id: str) -> None:
         if on_case is not None:
-            on_case(manifest.name, done, len(rows), case_id)
+            on_case(manifest, done, len(rows), case_id)
 
     results = run_cases(
         check_exam,

@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
             whole=whole,
             workers=arguments.workers,
             max_memory=arguments.max_memory,
-            beam=shlex.split(arguments.beam_options or "") if arguments.beam else None,
+            beam=_words(arguments.beam_options or "") if arguments.beam else None,
             strict=arguments.strict,
             on_case=lambda done, _, case_id: progress.done(done, case_id),
         )
@@ -148,6 +148,16 @@ def _settings(arguments: argparse.Namespace) -> tuple[float, tuple[int, int, int
         )
     depth, height, width = whole
     return spacing_mm, (depth, height, width)
+
+
+def _words(options: str) -> list[str]:
+    try:
+        return shlex.split(options)
+    except ValueError as error:
+        raise UserError(
+            f"--beam-options is {options!r} ({error}); expected words, as on a command line. Close "
+            "the quotes."
+        ) from error
 
 
 def _some(names: tuple[str, ...]) -> str:

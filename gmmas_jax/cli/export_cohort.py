@@ -53,11 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Exports, and prints what is there."""
     from data_pipelines.exporting.export import export_cohort
-    from gmmas_jax.cli.late_progress import LateProgress
+    from gmmas_jax.cli.progress import CaseProgress
 
     if arguments.workers < 1:
         raise UserError(f"--workers is {arguments.workers}; expected at least 1.")
-    with LateProgress("export") as progress:
+    with CaseProgress("export") as progress:
         done = export_cohort(
             arguments.cohort,
             layout=arguments.layout,
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
             with_skull=arguments.with_skull,
             strict=arguments.strict,
             workers=arguments.workers,
-            on_case=progress.done,
+            on_case=lambda done, total, case_id: progress.done(done, case_id, total=total),
         )
     again = f" ({done.before} of them were there already)" if done.before else ""
     masks = sum(case.seg is not None for case in done.cases)

@@ -82,12 +82,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Writes the manifest, and prints what is in it."""
     from data_pipelines.ingest.cohort_file import Clinical, ingest
     from data_pipelines.ingest.gather import Options
-    from gmmas_jax.cli.late_progress import LateProgress
+    from gmmas_jax.cli.progress import CaseProgress
 
     if arguments.workers < 1:
         raise UserError(f"--workers is {arguments.workers}; expected at least 1.")
     order = arguments.channel_order
-    with LateProgress("ingest") as progress:
+    with CaseProgress("ingest") as progress:
         done = ingest(
             arguments.source,
             layout=arguments.layout,
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
                 label_convention=arguments.label_convention,
                 volumes=arguments.volumes,
                 workers=arguments.workers,
-                on_case=progress.done,
+                on_case=lambda done, total, case_id: progress.done(done, case_id, total=total),
             ),
             clinical=Clinical(
                 tables=arguments.clinical,

@@ -288,7 +288,7 @@ def test_a_lost_case_is_told_with_its_name(tmp_path, monkeypatch):
     (finding,) = [f for f in report.findings if f.level == "error"]
     assert (finding.code, finding.case_id) == ("case.lost", "a")
     assert finding.found == "its worker died twice (exit code -9)"
-    assert seen == [("cohort.csv", 1, 2, "a")]
+    assert seen == [(tmp_path / "cohort.csv", 1, 2, "a")]
     document = json.loads(json.dumps(report.document(), allow_nan=False))
     assert [case["errors"] for case in document["cases"]] == [1, 0]
     assert document["cases"][1]["brain_ml"] > 1000
