@@ -19,7 +19,7 @@ from gmmas_jax.errors import UserError
 from gmmas_jax.export.card import class_counts, model_card
 from gmmas_jax.export.weights import save_weights
 from gmmas_jax.models.gmmas import make_model
-from gmmas_jax.objectives.combine import make_objective
+from gmmas_jax.objectives.combine import Objective, make_objective
 from gmmas_jax.train.distributed import initialize
 from gmmas_jax.train.loop import FitResult, MakeBatches
 from gmmas_jax.train.run import TrainSettings, run_training
@@ -83,18 +83,20 @@ def train(
     if cohort is not None:
         training_cases(read_manifest(cohort), cohort)
     model, objective = make_model(**config["model"]), make_objective(**config["objective"])
-    _check(config)
+    _check(config, objective)
     augmentation = make_augmentation(**config["augment"])
     workdir = output_folder(workdir)
     initialize(processes)
     if index is None:
         assert cohort is not None  # Checked above.
         index = build_for_training(cohort, workdir, config["data"])
+    batches = _make_batches(index, config, workers)
+    batches(0)  # What does not fit the cases is told here, before minutes of compiling.
     result = run_training(
         config=config,
         model=model,
         objective=objective,
-        batches=_make_batches(index, config, workers),
+        batches=batches,
         case_name=lambda position: index.cases[position].case_id,
         workdir=workdir,
         transform=augmentation,
@@ -107,9 +109,27 @@ def train(
     return Outcome(result.step, weights)
 
 
-def _check(config: Mapping[str, Any]) -> None:
+def _check(config: Mapping[str, Any], objective: Objective) -> None:
     """Finds mistakes that would else be told after the cohort was prepared."""
+    from data_pipelines.pipeline import check_settings
+
     TrainSettings(**config["train"])
+    data = config["data"]
+    check_settings(
+        patch=data["patch"],
+        foreground=data["foreground"],
+        sequence_drop=data["sequence_drop"],
+        cutmix=data["cutmix"],
+        cutmix_feather=data["cutmix_feather"],
+        views=data["views"],
+        view_overlap=data["view_overlap"],
+    )
+    if data["views"] != objective.views:
+        raise UserError(
+            f"data.views is {data['views']}; expected {objective.views}, as many views of an "
+            f"example as the objective of {config['name']} has a use for. Set "
+            f"data.views={objective.views}."
+        )
     heads, tasks = list(config["model"]["tasks"]), list(config["objective"]["tasks"])
     unknown = [task for task in tasks if task not in heads]
     if unknown:
