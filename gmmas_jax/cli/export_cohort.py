@@ -8,6 +8,9 @@ from gmmas_jax.errors import UserError
 SUMMARY = "write a cohort in the layout of nnU-Net, BraTS 2023, BIDS or MONAI"
 EXAMPLE = "gmmas export-cohort cohort.csv --layout nnunet --out nnUNet_raw/Dataset501_Glioma"
 
+SOME_REFUSED = 3
+"""Exit code: the cohort was exported, without cases that cannot be."""
+
 _SHOWN = 10
 
 
@@ -43,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for bids, which demands to know it: the images are not skull-stripped",
     )
     parser.add_argument(
-        "--strict", action="store_true", help="a case that cannot be exported is an error"
+        "--strict",
+        action="store_true",
+        help="a case that cannot be exported is an error (default: leave it out, name it, and end "
+        f"with exit code {SOME_REFUSED})",
     )
     parser.add_argument(
         "--workers", type=int, default=2, metavar="N", help="cases written at a time (default 2)"
@@ -79,3 +85,5 @@ def run(arguments: argparse.Namespace) -> None:
                 print(f"  {text}")
             if len(texts) > _SHOWN:
                 print(f"  ... and {len(texts) - _SHOWN} more")
+    if done.refused:
+        raise SystemExit(SOME_REFUSED)

@@ -224,3 +224,13 @@ def test_a_table_that_renames_patients_is_joined_before_one_that_knows_the_new_n
     assert ingest(tmp_path / "scans", *words, "--out", out) == 0
     (row,) = read_manifest(out)
     assert (row.patient_id, row.idh, row.site) == ("TCGA-06-5417", "wildtype", "TCGA-06")
+
+
+def test_an_export_that_leaves_cases_out_says_so_by_its_exit_code(tmp_path, capsys):
+    cohort = write_cohort(tmp_path)
+    (tmp_path / read_manifest(cohort)[0].t1n).unlink()
+    words = ["export-cohort", str(cohort), "--layout", "bids", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 3
+    assert "Refused (1):" in capsys.readouterr().out
