@@ -62,13 +62,13 @@ def build_cases(
     if todo and beam is not None:
         from data_pipelines.store.with_beam import run_with_beam
 
-        fitting = worker_count(_bytes_each(todo), max_memory=max_memory)
+        fitting = worker_count(bytes_each(todo), max_memory=max_memory)
         made = run_with_beam(todo, beam, workers=workers or fitting)
         told(len(todo), todo[-1].row.case_id)
     elif workers == 0 or (workers is None and _input_bytes(todo) < _FEW_BYTES):
         made = [_attempt(item, number, told) for number, item in enumerate(todo, 1)]
     else:
-        fitting = worker_count(_bytes_each(todo), max_memory=max_memory)
+        fitting = worker_count(bytes_each(todo), max_memory=max_memory)
         tasks = [Task(item.row.case_id, item) for item in todo]
         made = run_cases(
             build_case,
@@ -102,7 +102,7 @@ def _input_bytes(items: Sequence[Item]) -> int:
     return total
 
 
-def _bytes_each(items: Sequence[Item]) -> int:
+def bytes_each(items: Sequence[Item]) -> int:
     """Returns what a worker takes at most, from the headers of some of the cases."""
     first = items[0]
     whole = _BYTES_PER_PREPARED * math.prod(first.whole)
