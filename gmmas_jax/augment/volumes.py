@@ -48,11 +48,11 @@ class Shown(NamedTuple):
 
     Attributes:
         rows: By volume, bool of its shape.
-        count: f32 [… 4], voxels of each sequence, in the volume of `brain_of`.
+        voxels: f32 [… 4], how many of each sequence, in the volume of `brain_of`.
     """
 
     rows: Volumes
-    count: Array
+    voxels: Array
 
 
 def brain_of(volumes: Mapping[str, Array]) -> str:
@@ -100,7 +100,7 @@ def moments(volumes: Mapping[str, Array], shown: Shown) -> tuple[Array, Array]:
         volumes: Rows, 0 outside the brain: sums need no mask then, which would be a volume itself.
         shown: Of them.
     """
-    rows, count = volumes[brain_of(volumes)], jnp.maximum(shown.count, 1.0)
+    rows, count = volumes[brain_of(volumes)], jnp.maximum(shown.voxels, 1.0)
     mean, square = _reduced(rows, jnp.sum) / count, _reduced(rows * rows, jnp.sum) / count
     return mean, jnp.sqrt(jnp.maximum(square - mean**2, 0.0))
 
