@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gmmas_jax.cli.memory import add_max_memory
-from gmmas_jax.errors import UserError
+from gmmas_jax.errors import SOME_LEFT_OUT, UserError
 
 if TYPE_CHECKING:
     from data_pipelines.store.build import StoreReport
 
 SUMMARY = "prepare every case of a cohort once, as the store that training reads"
 EXAMPLE = "gmmas build cohort.csv --out store --config configs/gmmas.py"
-
-SOME_SKIPPED = 3
-"""Exit code: the store was built, without cases that could not be used."""
 
 _TOLD = 20
 _MANY = 5000
@@ -63,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strict",
         action="store_true",
         help=f"make no store if a case cannot be used (default: leave it out, name it, and end "
-        f"with exit code {SOME_SKIPPED})",
+        f"with exit code {SOME_LEFT_OUT})",
     )
 
 
@@ -105,7 +102,7 @@ def run(arguments: argparse.Namespace) -> None:
         f"now; content {report.content_sha256[:16]}"
     )
     if report.skipped:
-        raise SystemExit(SOME_SKIPPED)
+        raise SystemExit(SOME_LEFT_OUT)
 
 
 def tell(report: "StoreReport") -> None:

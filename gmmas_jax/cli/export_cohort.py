@@ -3,13 +3,10 @@
 import argparse
 from pathlib import Path
 
-from gmmas_jax.errors import UserError
+from gmmas_jax.errors import SOME_LEFT_OUT, UserError
 
 SUMMARY = "write a cohort in the layout of nnU-Net, BraTS 2023, BIDS or MONAI"
 EXAMPLE = "gmmas export-cohort cohort.csv --layout nnunet --out nnUNet_raw/Dataset501_Glioma"
-
-SOME_REFUSED = 3
-"""Exit code: the cohort was exported, without cases that cannot be."""
 
 _SHOWN = 10
 
@@ -49,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strict",
         action="store_true",
         help="a case that cannot be exported is an error (default: leave it out, name it, and end "
-        f"with exit code {SOME_REFUSED})",
+        f"with exit code {SOME_LEFT_OUT})",
     )
     parser.add_argument(
         "--workers", type=int, default=2, metavar="N", help="cases written at a time (default 2)"
@@ -86,4 +83,4 @@ def run(arguments: argparse.Namespace) -> None:
             if len(texts) > _SHOWN:
                 print(f"  ... and {len(texts) - _SHOWN} more")
     if done.refused:
-        raise SystemExit(SOME_REFUSED)
+        raise SystemExit(SOME_LEFT_OUT)
