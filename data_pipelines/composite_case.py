@@ -19,7 +19,7 @@ from data_pipelines.cutmix import (
 )
 from data_pipelines.prepared import CaseArrays, PreparedIndex
 from data_pipelines.sampling import example_generator
-from gmmas_jax.cases.geometry import linear_weights
+from gmmas_jax.cases.geometry import linear_weights, mix_along
 from gmmas_jax.cases.labels import LABELS
 
 
@@ -170,7 +170,7 @@ def _resampled(array: np.ndarray, windows: Sequence[_Window]) -> np.ndarray:
     for axis in sorted(range(3), key=lambda a: _length(windows[a].target) / array.shape[a]):
         weights = windows[axis].weights
         if weights is not None:
-            array = np.moveaxis(np.tensordot(weights, array, axes=(1, axis)), 0, axis)
+            array = mix_along(array, weights, axis=axis)
     return array
 
 

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
@@ -14,16 +14,13 @@ import numpy as np
 from data_pipelines.nifti_header import (
     GEOMETRY_FIELDS,
     FileError,
-    Note,
-    header_dtype,
     header_grid,
     header_shape,
     read_header,
 )
+from data_pipelines.nifti_voxels import Voxels, read_voxels
 from gmmas_jax.cases.case import Grid
 from gmmas_jax.cases.files import atomic_path
-
-_MAX_OFFSET = 2**24
 
 
 def read_volume(
@@ -44,15 +41,15 @@ def read_volume(
             `MAX_VOXELS`, has no usable geometry, or holds NaN, infinity or one value only.
     """
     path = Path(path)
-    array, grid = _read(path, notes)
-    if array.min() == array.max():
-        kind = "zero" if array.flat[0] == 0 else f"the same value ({array.flat[0]:g})"
+    voxels, grid = _read(path, notes, np.float32)
+    if voxels.low == voxels.high:
+        kind = "zero" if voxels.low == 0 else f"the same value ({voxels.low:g})"
         raise FileError(
             f"{path}: every voxel is {kind}; expected an image. Export it again, or leave this "
             "sequence out: a missing sequence is allowed.",
             kind="image.constant",
         )
-    return array.astype(np.float32), grid
+    return voxels.array, grid
 
 
 def read_mask(
@@ -63,19 +60,22 @@ def read_mask(
     Returns:
         Real [i j k], and its grid.
     """
-    return _read(Path(path), notes)
+    voxels, grid = _read(Path(path), notes)
+    return voxels.array, grid
 
 
-def read_shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
-    """Returns the shape that a file's header promises; no voxel is read.
+def read_grid(path: str | os.PathLike[str]) -> Grid:
+    """Returns the grid that a file's header promises; no voxel is read.
 
     Raises:
-        FileError: If the header cannot be read, or is not that of a 3D volume.
+        FileError: If the header cannot be read, is not that of a 3D volume, or has no usable
+            geometry.
     """
     path = Path(path)
     _check_name(path)
     with _told(path), _opened(path) as stream, np.errstate(all="ignore"):
-        return header_shape(path, read_header(path, stream))
+        header = read_header(path, stream)
+        return header_grid(path, header, header_shape(path, header), [])
 
 
 def write_volume(
@@ -125,29 +125,20 @@ def write_volume(
         temporary.write_bytes(content)
 
 
-def _read(path: Path, notes: list[str] | None) -> tuple[np.ndarray, Grid]:
+def _read(
+    path: Path, notes: list[str] | None, dtype: type[np.generic] | None = None
+) -> tuple[Voxels, Grid]:
     _check_name(path)
     noticed: list[str] = []
-    # What is not finite is refused in words below, not warned about on the way.
+    # What is not finite is refused in words, not warned about on the way.
     with _told(path), _opened(path) as stream, np.errstate(all="ignore"):
         header = read_header(path, stream)
         shape = header_shape(path, header)
         grid = header_grid(path, header, shape, noticed)
-        array = _voxels(path, stream, header, shape, noticed)
-    with np.errstate(all="ignore"):
-        array = _scaled(path, array, header)
-    if not np.issubdtype(array.dtype, np.integer):
-        finite = np.isfinite(array)
-        if not finite.all():
-            raise FileError(
-                f"{path}: {int(np.isnan(array).sum())} voxels are NaN and "
-                f"{int(np.isinf(array).sum())} infinite, of {array.size}; expected finite values. "
-                "Replace them by 0 where they lie outside the brain, or export the file again.",
-                kind="image.not_finite",
-            )
+        voxels = read_voxels(path, stream, header, shape, noticed, dtype=dtype)
     if notes is not None:
         notes.extend(noticed)
-    return array, grid
+    return voxels, grid
 
 
 @contextmanager
@@ -205,73 +196,3 @@ def _opened(path: Path) -> BinaryIO:
             kind="file.not_gzip",
         )
     return cast(BinaryIO, gzip.open(path, "rb")) if compressed else path.open("rb")
-
-
-def _voxels(
-    path: Path,
-    stream: BinaryIO,
-    header: Any,
-    shape: tuple[int, int, int],
-    noticed: list[str],
-) -> np.ndarray:
-    """Reads exactly what the header promises, never more, and checks the stream to its end."""
-    dtype = header_dtype(path, header)
-    offset = float(header["vox_offset"])
-    read = header.template_dtype.itemsize
-    if not read <= offset <= _MAX_OFFSET or not offset.is_integer():
-        raise FileError(
-            f"{path}: the header says that voxels begin at byte {offset:g}; expected "
-            f"{read} to {_MAX_OFFSET}. The header is damaged: copy or export the file again.",
-            kind="file.header",
-        )
-    expected = int(np.prod(shape)) * dtype.itemsize
-    _ = _exactly(stream, int(offset) - read)
-    content = _exactly(stream, expected)
-    if len(content) < expected:
-        raise FileError(
-            f"{path}: truncated: {len(content)} of {expected} bytes of voxels are there. Copy or "
-            "download the file again.",
-            kind="file.truncated",
-        )
-    # Reading on to the end makes gzip compare its checksum; two bytes bound what is inflated.
-    if stream.read(2):
-        noticed.append(
-            Note(f"{path.name}: bytes after the last voxel are ignored", "file.trailing_bytes")
-        )
-    return np.frombuffer(content, dtype).reshape(shape, order="F")
-
-
-def _exactly(stream: BinaryIO, size: int) -> bytearray:
-    """Reads up to `size` bytes in pieces, so that a forged size alone claims no memory."""
-    content = bytearray()
-    while len(content) < size:
-        piece = stream.read(min(size - len(content), 2**22))
-        if not piece:
-            break
-        content += piece
-    return content
-
-
-def _scaled(path: Path, array: np.ndarray, header: Any) -> np.ndarray:
-    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    # The standard: a slope of 0 means no scaling. NaN is what nibabel writes for the same.
-    if slope == 0 or np.isnan(slope):
-        slope, intercept = 1.0, 0.0
-    if not (np.isfinite(slope) and np.isfinite(intercept)):
-        raise FileError(
-            f"{path}: scl_slope is {slope:g} and scl_inter {intercept:g}; expected finite numbers. "
-            "Correct the header: 1 and 0 mean that voxels are stored as they are.",
-            kind="image.scaling",
-        )
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if (slope, intercept) != (1.0, 0.0):
-        array = array * np.float64(slope) + np.float64(intercept)
-    limit = float(np.finfo(np.float32).max)
-    largest = max(abs(float(array.max())), abs(float(array.min())))
-    if np.isfinite(largest) and largest > limit:
-        raise FileError(
-            f"{path}: values up to {largest:g} (scl_slope {slope:g}); expected at most {limit:g}. "
-            "Correct scl_slope in the header, or rescale the image.",
-            kind="image.scaling",
-        )
-    return array

@@ -90,8 +90,15 @@ def train_batches(
     Raises:
         UserError: If there is no case, or an argument does not fit (named as in a config).
     """
-    _check(foreground=foreground, sequence_drop=sequence_drop, patch=patch)
-    _check_options(cutmix=cutmix, feather=cutmix_feather, views=views, view_overlap=view_overlap)
+    check_settings(
+        patch=patch,
+        foreground=foreground,
+        sequence_drop=sequence_drop,
+        cutmix=cutmix,
+        cutmix_feather=cutmix_feather,
+        views=views,
+        view_overlap=view_overlap,
+    )
     order = every_case_once(len(index.cases), seed=seed)
     if balance:
         groups = class_groups(index.cases, balance, unlabelled_share=unlabelled_share)
@@ -177,22 +184,33 @@ def evaluation_cases(
         )
 
 
-def _check(*, foreground: float, sequence_drop: str, patch: Sequence[int]) -> None:
+def check_settings(
+    *,
+    patch: Sequence[int],
+    foreground: float,
+    sequence_drop: str,
+    cutmix: float,
+    cutmix_feather: int,
+    views: int,
+    view_overlap: float,
+) -> None:
+    """Checks those arguments of `train_batches` that no case has to be known for.
+
+    Raises:
+        UserError: If one does not fit.
+    """
+    if len(patch) != 3 or min(patch) < 1:
+        raise UserError(f"data.patch is {tuple(patch)}; expected three sizes of at least 1.")
     if not 0 <= foreground <= 1:
         raise UserError(f"data.foreground is {foreground}; expected a share between 0 and 1.")
     if sequence_drop not in SEQUENCE_DROPS:
         raise UserError(
             f"data.sequence_drop is {sequence_drop!r}; expected one of {', '.join(SEQUENCE_DROPS)}."
         )
-    if len(patch) != 3 or min(patch) < 1:
-        raise UserError(f"data.patch is {tuple(patch)}; expected three sizes of at least 1.")
-
-
-def _check_options(*, cutmix: float, feather: int, views: int, view_overlap: float) -> None:
     if not 0 <= cutmix <= 1:
         raise UserError(f"data.cutmix is {cutmix}; expected a share between 0 and 1.")
-    if feather < 0:
-        raise UserError(f"data.cutmix_feather is {feather}; expected voxels, 0 or more.")
+    if cutmix_feather < 0:
+        raise UserError(f"data.cutmix_feather is {cutmix_feather}; expected voxels, 0 or more.")
     if views not in (1, 2):
         raise UserError(f"data.views is {views}; expected 1 or 2.")
     if not 0 < view_overlap <= 1:

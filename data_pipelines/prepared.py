@@ -17,20 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.store.record import (
-    FORMAT,
-    PROGRAM,
-    RecordFacts,
-    map_record,
-    read_facts,
-    write_record,
-)
-from gmmas_jax.cases.case import Case, Grid
+from data_pipelines.store.record import FORMAT, PROGRAM, map_record
 from gmmas_jax.cases.files import write_json
-from gmmas_jax.cases.labels import LABELS
-from gmmas_jax.cases.prepare import prepare, whole_label, whole_volume
-from gmmas_jax.cases.sequences import SEQUENCES, presence
-from gmmas_jax.cases.tasks import TASKS, task_index
+from gmmas_jax.cases.sequences import presence
 from gmmas_jax.errors import UserError
 
 INDEX_FILE = "index.json"
@@ -173,97 +162,6 @@ def write_index(
     write_json(root / INDEX_FILE, document)
 
 
-def store_case(
-    case: Case,
-    path: Path,
-    *,
-    spacing_mm: float,
-    whole: Sequence[int],
-    patient_id: str | None = None,
-    key: str = "",
-    inputs: Mapping[str, str] | None = None,
-) -> RecordFacts:
-    """Prepares one case and writes its record, which appears whole or not at all.
-
-    Args:
-        case: As read from its files.
-        path: The record.
-        spacing_mm: Isotropic spacing of the image.
-        whole: D, H, W of the whole volume.
-        patient_id: The case's id without it.
-        key: Hash of all that the arrays depend on.
-        inputs: Sequence or "seg" to sha256 of its file, for the provenance.
-
-    Raises:
-        OSError: If the record cannot be written.
-        UserError: If the case has no brain, or the record cannot be written.
-    """
-    prepared = prepare(case, spacing_mm=spacing_mm)
-    arrays: dict[str, np.ndarray] = {
-        "image": prepared.image.astype(np.float16),
-        "whole": whole_volume(prepared.image, whole).astype(np.float16),
-    }
-    counts, foreground = None, np.zeros(0, np.int64)
-    # Not of no voxel: `tfds.data_source` cannot read a tensor of fewer bytes than axes.
-    label: np.ndarray = np.zeros((2, 2, 2), np.uint8)
-    whole_codes: np.ndarray = label
-    if prepared.label is not None:
-        label, whole_codes = prepared.label, whole_label(prepared.label, whole)
-        codes = label.ravel()
-        foreground = np.flatnonzero(codes)
-        foreground = foreground[np.argsort(codes[foreground], kind="stable")]
-        counts = np.bincount(codes, minlength=len(LABELS))[1:].tolist()
-    arrays |= {
-        "label": label,
-        "whole_label": whole_codes,
-        "foreground": foreground.astype(np.int32),
-    }
-    meta = {
-        "case_id": case.case_id,
-        "patient_id": patient_id or case.case_id,
-        "tasks": case.tasks,
-        "key": key,
-        "sequences": [name for name in SEQUENCES if name in case.images],
-        "foreground": counts,
-        "spacing_mm": spacing_mm,
-        "whole": list(whole),
-        "provenance": {
-            "gmmas": PROGRAM,
-            "inputs": dict(inputs or {}),
-            "label_convention": case.label_convention,
-            "source": _described(case.source_grid),
-            "canonical": _described(case.grid),
-            # Voxels of the canonical grid that the image covers.
-            "brain_box": [[side.start, side.stop] for side in prepared.box],
-            "warnings": case.warnings,
-        },
-    }
-    return write_record(path, meta, arrays, case_features(meta))
-
-
-def case_features(meta: Mapping[str, Any]) -> dict[str, bytes | list[int]]:
-    """Returns the small features of a record; see `store.tfds_builder.features`."""
-    answers: dict[str, bytes | list[int]] = {}
-    for task in TASKS:
-        index = task_index(task, meta["tasks"].get(task))
-        answers[task] = [-1 if index is None else index]
-    return answers | {
-        "case_id": meta["case_id"].encode(),
-        "patient_id": meta["patient_id"].encode(),
-        "present": presence(meta["sequences"]).astype("<f4").tobytes(),
-        "has_label": [int(meta["foreground"] is not None)],
-    }
-
-
-def stored_facts(path: Path) -> dict[str, Any]:
-    """Returns shape, sequences and foreground of a stored case, as `PreparedCase` takes them.
-
-    Raises:
-        UserError: As `read_facts`.
-    """
-    return index_facts(read_facts(path).meta)
-
-
 def index_facts(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the index says of a record beside its identity."""
     counts = meta["foreground"]
@@ -286,7 +184,3 @@ def _case_of(entry: dict[str, Any]) -> PreparedCase:
             "foreground": None if counts is None else tuple(counts),
         }
     )
-
-
-def _described(grid: Grid) -> dict[str, Any]:
-    return {"shape": list(grid.shape), "affine": grid.affine.tolist()}

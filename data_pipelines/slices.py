@@ -14,7 +14,7 @@ from data_pipelines.host_tensorflow import tf
 from data_pipelines.index_stream import every_case_once
 from data_pipelines.prepared import CaseArrays, PreparedIndex
 from data_pipelines.sampling import example_generator
-from gmmas_jax.cases.geometry import linear_weights
+from gmmas_jax.cases.geometry import linear_weights, mix_along
 from gmmas_jax.cases.labels import REGIONS
 from gmmas_jax.cases.sequences import SEQUENCES, presence
 from gmmas_jax.errors import UserError
@@ -188,7 +188,7 @@ def _fitted(plane: np.ndarray, size: tuple[int, int], zoom: float, *, linear: bo
         new = min(max(1, round(old * zoom)), size[axis])
         weights = linear_weights(old, new, zoom)
         if linear:
-            plane = np.moveaxis(np.tensordot(weights, plane, axes=(1, axis)), 0, axis)
+            plane = mix_along(plane, weights, axis=axis)
         else:
             plane = np.take(plane, weights.argmax(axis=1), axis=axis)
     result = np.zeros((*size, *plane.shape[2:]), plane.dtype)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, as_completed
 from typing import Generic, NamedTuple, TypeVar
 
-import psutil
 from pebble import ProcessExpired, ProcessPool
 
+from data_pipelines.free_memory import free_memory
 from gmmas_jax.errors import UserError
 
 Item = TypeVar("Item")
@@ -37,7 +37,7 @@ def worker_count(bytes_each: int, *, max_memory: int | None = None) -> int:
         bytes_each: What one worker takes at most.
         max_memory: Bytes for all workers together; None takes 0.8 of what is free now.
     """
-    room = max_memory or int(_HEADROOM * psutil.virtual_memory().available)
+    room = max_memory or int(_HEADROOM * free_memory())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(cores or 1, room // max(bytes_each, 1)))
 
@@ -52,8 +52,9 @@ def run_cases(
 ) -> list[Result | UserError]:
     """Calls a function for each case, in worker processes.
 
-    A worker that dies (killed for memory, most often) or takes too long costs no other case: its
-    case is tried once more when all others are done, alone, and told by name if it fails again.
+    A worker that dies (killed for memory, most often), runs out of memory or takes too long costs
+    no other case: its case is tried once more when all others are done, alone, and told by name if
+    it fails again.
 
     Args:
         function: Of a module, so that it can be sent to another process; a `UserError` that it
@@ -84,7 +85,7 @@ def run_cases(
                         results[position] = future.result()
                     except UserError as error:
                         results[position] = error
-                    except (ProcessExpired, TimeoutError) as error:
+                    except (ProcessExpired, TimeoutError, MemoryError) as error:
                         if not last:
                             lost.append(position)
                             continue
@@ -102,9 +103,14 @@ def run_cases(
     return [results[position] for position in range(len(tasks))]
 
 
-def _lost(case_id: str, error: ProcessExpired | TimeoutError, timeout_s: float | None) -> UserError:
-    if isinstance(error, TimeoutError):
-        found = f"it took longer than {timeout_s:g} s, twice"
+def _lost(
+    case_id: str, error: ProcessExpired | TimeoutError | MemoryError, timeout_s: float | None
+) -> UserError:
+    if isinstance(error, MemoryError):
+        found = "memory ran out twice, the second time with its worker alone"
+    elif isinstance(error, TimeoutError):
+        # Without a limit it is the operating system's, of a file system over a network.
+        found = f"it took longer than {timeout_s:g} s, twice" if timeout_s else f"{error}, twice"
     else:
         found = f"its worker died twice (exit code {error.exitcode}), the second time alone"
     return UserError(

@@ -1,4 +1,7 @@
-"""The one exception for a mistake that the user can mend."""
+"""The one exception for a mistake that the user can mend, and the exit code of half a success."""
+
+SOME_LEFT_OUT = 3
+"""Exit code of a verb that did its work, but without the cases that cannot be used."""
 
 
 class UserError(Exception):

@@ -15,9 +15,9 @@ from data_pipelines.check.contrast import suspected_names
 from data_pipelines.check.findings import Finding, from_message
 from data_pipelines.check.mask import Mask, reduce_mask
 from data_pipelines.check.volume import Volume, reduce_volume
+from data_pipelines.exam_files import MOSTLY, NEGATIVE, THICK_MM, check_one_grid
 from data_pipelines.nifti import read_mask, read_volume
 from data_pipelines.nifti_header import FileError, Note
-from data_pipelines.readers import MOSTLY, NEGATIVE, THICK_MM, check_one_grid
 from gmmas_jax.cases.case import Grid
 from gmmas_jax.cases.geometry import to_canonical
 from gmmas_jax.cases.manifest import Row
@@ -82,11 +82,7 @@ def check_exam(task: ExamTask) -> Exam:
     Args:
         task: Sent to a worker process.
     """
-    try:
-        return _Check(task).run()
-    except MemoryError:
-        found = "memory ran out; fewer workers (--workers) or more memory are needed"
-        return Exam(task.row.case_id, [Finding("case.lost", found, case_id=task.row.case_id)])
+    return _Check(task).run()
 
 
 class _Check:
@@ -142,8 +138,10 @@ class _Check:
             self._refuse(error.kind, error, file)
             return
         self._noted(notes, file)
-        volume, nonzero = reduce_volume(array, grid)
+        ras = np.ascontiguousarray(to_canonical(array, grid.affine)[0])
         del array
+        volume, nonzero = reduce_volume(ras, grid)
+        del ras
         self.volumes[name] = volume
         self.exam.images[name] = ImageFacts(
             volume.content_hash, volume.signature, grid.shape, grid.spacing

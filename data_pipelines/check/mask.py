@@ -72,7 +72,7 @@ def reduce_mask(
         return Mask((), convention, {}, {}), findings
     if not np.array_equal(codes, array):
         add("label.rounded", f"{np.count_nonzero(codes != array)} values are not quite integers")
-    values = tuple(np.flatnonzero(np.bincount(codes.ravel(), minlength=256)).tolist())
+    values = tuple(np.flatnonzero(_counts(codes)).tolist())
     values = tuple(value for value in values if value)
     if convention is None:
         try:
@@ -90,7 +90,7 @@ def reduce_mask(
         return Mask(values, convention, {}, {}), findings
     for code, found in _doubts(label, brain, voxel_ml):
         add(code, found)
-    counts = np.bincount(label.ravel(), minlength=len(LABELS))
+    counts = _counts(label)
     volumes = {
         LABELS[code]: float(counts[code]) * voxel_ml
         for code in range(1, len(LABELS))
@@ -99,10 +99,18 @@ def reduce_mask(
     return Mask(values, convention, volumes, _exposed(label)), findings
 
 
+def _counts(codes: np.ndarray) -> np.ndarray:
+    """Returns the number of voxels per code, int64 [256].
+
+    Plane by plane: NumPy counts in a copy of 64 bits a voxel.
+    """
+    return np.sum([np.bincount(plane.ravel(), minlength=256) for plane in codes], axis=0)
+
+
 def _doubts(
     label: np.ndarray, brain: np.ndarray | None, voxel_ml: float
 ) -> Iterator[tuple[str, str]]:
-    counts = np.bincount(label.ravel(), minlength=len(LABELS))
+    counts = _counts(label)
     total = int(counts[1:].sum())
     if total == 0:
         yield "label.empty", "no voxel is labelled"

@@ -1,15 +1,14 @@
 """What is kept of one image once it has been read: numbers, a coarse copy and a signature."""
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 from data_pipelines.check.signature import signature
-from data_pipelines.readers import MOSTLY
+from data_pipelines.exam_files import MOSTLY, content_hash
 from gmmas_jax.cases.case import Grid
-from gmmas_jax.cases.geometry import canonical_grid, to_canonical
+from gmmas_jax.cases.geometry import canonical_grid
 
 COARSE_MM = 4.0
 """Spacing at which contrasts and alignment are judged: coarse enough that noise averages out, fine
@@ -50,17 +49,16 @@ class Volume:
     faces_cm2: tuple[float, ...]
 
 
-def reduce_volume(array: np.ndarray, grid: Grid) -> tuple[Volume, np.ndarray]:
+def reduce_volume(ras: np.ndarray, grid: Grid) -> tuple[Volume, np.ndarray]:
     """Reduces an image to what later comparisons need.
 
     Args:
-        array: float32 [i j k] as `nifti.read_volume` gives it, not constant.
-        grid: Its grid.
+        ras: float32 [d h w] in RAS, contiguous, not constant.
+        grid: The grid of its file.
 
     Returns:
         The reduced image, and bool [d h w] in RAS where it is not 0.
     """
-    ras = np.ascontiguousarray(to_canonical(array, grid.affine)[0])
     canonical = canonical_grid(grid)
     # Sums of the largest floats would be infinite.
     largest = max(float(ras.max()), -float(ras.min()))
@@ -73,7 +71,7 @@ def reduce_volume(array: np.ndarray, grid: Grid) -> tuple[Volume, np.ndarray]:
     foreground_ml = float(np.count_nonzero(foreground)) * canonical.voxel_ml
     volume = Volume(
         grid=grid,
-        content_hash=_content_hash(ras),
+        content_hash=content_hash(ras),
         signature=signature(coarse, coarse_mm),
         coarse=coarse,
         coarse_mm=coarse_mm,
@@ -123,13 +121,6 @@ def depth_mm(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarra
     """Returns float [d h w]: distance from outside of a mask; the grid's edge counts as outside."""
     inner = (slice(1, -1),) * 3
     return np.asarray(ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[inner])
-
-
-def _content_hash(ras: np.ndarray) -> str:
-    digest = hashlib.blake2b(np.array(ras.shape, "<i8").tobytes(), digest_size=16)
-    # Adding 0 makes -0 and 0 one value.
-    digest.update(np.ascontiguousarray(ras + np.float32(0), "<f4").data)
-    return digest.hexdigest()
 
 
 def _faces_cm2(foreground: np.ndarray, spacing: tuple[float, float, float]) -> tuple[float, ...]:

@@ -4,14 +4,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from data_pipelines.exporting.plan import PlannedCase
 from gmmas_jax.cases.files import output_folder, write_text
 from gmmas_jax.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 JOURNAL = ".gmmas-export.jsonl"
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\..+")
 _NAMED = 3
@@ -32,7 +33,7 @@ class Journal:
         """
         self._out = output_folder(out)
         self._path = self._out / JOURNAL
-        self._known: dict[str, str] = {}
+        self._known: dict[str, tuple[str, list[str]]] = {}
         head = {"format": FORMAT, "layout": layout}
         if self._path.is_file():
             self._read(head)
@@ -47,16 +48,16 @@ class Journal:
 
     def done(self, case: PlannedCase, digest: str) -> bool:
         """Returns whether the case is there as it would be written now."""
-        return self._known.get(case.name) == digest and all(
-            (self._out / target).is_file() for target in case.targets
-        )
+        known, _ = self._known.get(case.name, (None, []))
+        return known == digest and all((self._out / target).is_file() for target in case.targets)
 
     def note(self, case: PlannedCase, digest: str) -> None:
         """Notes that the case is whole."""
-        self._known[case.name] = digest
+        self._known[case.name] = (digest, case.targets)
+        line = {"name": case.name, "digest": digest, "files": case.targets}
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"name": case.name, "digest": digest}) + "\n")
+                file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise UserError(
                 f"{self._path}: cannot be written ({error.strerror}); expected room for it. Make "
@@ -77,8 +78,16 @@ class Journal:
                 "Choose another folder, or remove this one."
             )
 
-    def sweep(self, cases: Iterable[PlannedCase]) -> None:
-        """Removes what a killed export left half-written beside the files of the cases."""
+    def sweep(self, cases: Sequence[PlannedCase]) -> None:
+        """Removes what does not belong: halves that a killed export left, and files of old places.
+
+        A case whose split changed has another folder in some layouts; what stayed in the old one
+        would be trained on by programs that look at folders.
+        """
+        wanted = {target for case in cases for target in case.targets}
+        for _, files in self._known.values():
+            for target in set(files) - wanted:
+                (self._out / target).unlink(missing_ok=True)
         folders = {(self._out / target).parent for case in cases for target in case.targets}
         for folder in folders:
             if folder.is_dir():
@@ -94,7 +103,7 @@ class Journal:
                 f"{self._path}: of another export ({lines[0][:80]}); expected {json.dumps(head)}. "
                 "Choose another folder."
             )
-        self._known = {line["name"]: line["digest"] for line in documents[1:]}
+        self._known = {line["name"]: (line["digest"], line["files"]) for line in documents[1:]}
         if lines[-1]:  # Cut off in the middle: what follows must begin on a line of its own.
             with self._path.open("a", encoding="utf-8") as file:
                 file.write("\n")
@@ -126,7 +135,7 @@ def digest_of(case: PlannedCase, root: Path, *, link: bool) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 
-def _document(line: str) -> dict[str, str] | None:
+def _document(line: str) -> dict[str, Any] | None:
     try:
         document = json.loads(line)
     except ValueError:

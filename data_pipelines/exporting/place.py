@@ -11,10 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from data_pipelines.exporting.plan import PlannedCase, ending
-from data_pipelines.ingest.four_d import NiftiStream
-from data_pipelines.nifti import read_mask, write_volume
-from data_pipelines.nifti_header import header_grid, header_shape, read_header
-from gmmas_jax.cases.case import Grid
+from data_pipelines.nifti import read_grid, read_mask, write_volume
 from gmmas_jax.cases.files import atomic_path
 from gmmas_jax.cases.labels import convert_back, convert_labels, infer_convention
 from gmmas_jax.errors import UserError
@@ -136,11 +133,5 @@ def _link(source: Path, target: Path) -> None:
 
 def _write_zeros(like: Path, target: Path) -> None:
     """Writes a volume of zeros on the grid of an image."""
-    grid = _grid(like)
+    grid = read_grid(like)
     write_volume(target, np.zeros(grid.shape, np.uint8), grid, dtype=np.uint8)
-
-
-def _grid(path: Path) -> Grid:
-    with NiftiStream(path) as stream, np.errstate(all="ignore"):
-        header = read_header(path, stream)
-        return header_grid(path, header, header_shape(path, header), [])

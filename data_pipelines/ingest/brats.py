@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data_pipelines.ingest.found import Found
 from data_pipelines.ingest.gather import Gathering, Options, folders, stem
+from data_pipelines.ingest.sites import brats_site
 from data_pipelines.ingest.tables import read_table
 from gmmas_jax.cases.manifest import SPLITS
 from gmmas_jax.cases.sequences import canonical_sequence
@@ -100,7 +101,7 @@ def brats2021(source: Path, *, options: Options) -> Found:
             convention="brats2021",
             patient_id=patient,
             timepoint=timepoint,
-            site=sites.get(case_id) or _site_2021(case_id),
+            site=sites.get(case_id) or brats_site(case_id),
             split=_split_by_folder(first, source),
         )
     return _finished(gathering, others)
@@ -171,11 +172,6 @@ def _patient_2021(case_id: str) -> tuple[str, str | None]:
     if match is not None:
         return match["patient"], match["date"]
     return case_id, None
-
-
-def _site_2021(case_id: str) -> str | None:
-    match = re.match(r"brats1[789]_(?P<site>[A-Za-z0-9]+)_", case_id, re.IGNORECASE)
-    return None if match is None else match["site"]
 
 
 def _sites(source: Path) -> Mapping[str, str]:

@@ -8,6 +8,7 @@ from data_pipelines.ingest.clinical_cns5 import integrate, read_diagnosis
 from data_pipelines.ingest.clinical_entry import Cells, Entry, column_key, make_entry
 from data_pipelines.ingest.clinical_tcga import TCGA_COLUMNS, read_tcga
 from data_pipelines.ingest.clinical_values import spelled
+from data_pipelines.ingest.sites import brats_site
 
 _BRATS_SUBJECT = re.compile(r"brats20\d\dsubjectid")
 _SAME_NAMES = ("BraTS18", "BraTS19")
@@ -143,7 +144,7 @@ def _brats_mapping(cells: Cells) -> Entry:
         grade = ""
     values = {
         "grade": cells.word("grade", "grade") if grade else None,
-        "site": _brats_site(names[0]),
+        "site": brats_site(names[0]),
     }
     return make_entry(cells, names[0], person or None, values, case_names=names)
 
@@ -182,11 +183,6 @@ def _brats2021_mapping(cells: Cells) -> Entry:
     }
     names = (origin, name) if origin else (name,)
     return make_entry(cells, name, person, values, patient_names=names)
-
-
-def _brats_site(name: str) -> str | None:
-    match = re.match(r"brats\d\d_([a-z]+\d*|2013)_", name, flags=re.IGNORECASE)
-    return match[1] if match else None
 
 
 def _has(*keys: str) -> Callable[[set[str]], bool]:

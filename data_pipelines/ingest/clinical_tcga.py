@@ -5,6 +5,7 @@ import re
 from data_pipelines.ingest.clinical_cns5 import integrate
 from data_pipelines.ingest.clinical_entry import Cells, Entry, make_entry
 from data_pipelines.ingest.clinical_values import read_subtype
+from data_pipelines.ingest.sites import tcga_site
 
 _DAYS_A_MONTH = 365.25 / 12
 
@@ -68,12 +69,6 @@ def read_tcga(cells: Cells) -> Entry:
         "sex": cells.word("sex", "sex", "gender"),
         "survival_days": days,
         "survival_event": cells.event(*TCGA_COLUMNS["event"]),
-        "site": hospital(patient),
+        "site": tcga_site(patient),
     }
     return make_entry(cells, patient, None, values)
-
-
-def hospital(name: str) -> str | None:
-    """Returns the hospital, which the second part of a TCGA barcode names."""
-    match = re.match(r"TCGA-\w+(?=-)", name, flags=re.IGNORECASE)
-    return match.group().upper() if match else None

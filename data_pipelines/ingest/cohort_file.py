@@ -140,7 +140,8 @@ def ingest(
             f"{what}; expected at least one. Check the path, or name another layout with --layout."
         )
     rows, joins = found.rows, []
-    for table in tables:
+    # First those that tell under which name other tables know a patient.
+    for table in sorted(tables, key=lambda table: not table.renames):
         rows, report = join(rows, table)
         joins.append(report)
     folder = os.path.abspath(out.parent)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.ingest.dicom_headers import Slice
+from data_pipelines.ingest.dicom_slices import Slice
 
 FEWEST = 5
 """Planes below which nothing is a volume of a head."""

@@ -3,7 +3,7 @@
 import filecmp
 from collections.abc import Sequence
 
-from data_pipelines.ingest.dicom_headers import Slice
+from data_pipelines.ingest.dicom_slices import Slice
 
 
 def without_copies(slices: Sequence[Slice]) -> tuple[list[Slice], int, str | None]:

@@ -1,14 +1,16 @@
 """The stages of our own training input, each as a function that makes one example or batch."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.batches import Batch
+from data_pipelines.batches import Batch, counter_batches
 from data_pipelines.composite_case import Mixer
-from data_pipelines.examples import case_example
+from data_pipelines.examples import case_example, example_kinds
+from data_pipelines.index_stream import every_case_once
 from data_pipelines.pipeline import train_batches
 from data_pipelines.prepared import PreparedIndex
 from data_pipelines.sampling import example_generator, patch_start
@@ -65,6 +67,42 @@ def batches(
         foreground=data["foreground"],
         sequence_drop="none",
         tasks=tasks,
+        workers=workers,
+    )
+
+
+def patch_batches(
+    index: PreparedIndex, data: Mapping[str, Any], *, workers: int
+) -> Iterator[Batch]:
+    """Returns batches of what the peers make as well: patch and label, no whole volume.
+
+    Through the stream of training, with what an augmentation reads besides: `present`, `box`.
+    """
+    patch, names = data["patch"], ("image", "present", "box", "label")
+    kinds = example_kinds(patch, index.whole, (), views=1)
+
+    def read(counter: int, position: int) -> Batch:
+        arrays = index.open(position)
+        tiny = arrays.whole[:1, :1, :1]
+        start = patch_start(
+            example_generator(0, counter),
+            shape=arrays.image.shape[:3],
+            patch=patch,
+            foreground=arrays.foreground,
+            foreground_share=data["foreground"],
+        )
+        alone = dataclasses.replace(arrays, whole=tiny, whole_label=tiny[..., 0].astype(np.uint8))
+        example = case_example(alone, start=start, patch=patch, shown=arrays.present)
+        return {name: example[name] for name in names}
+
+    return counter_batches(
+        read,
+        {name: kinds[name] for name in names},
+        every_case_once(len(index.cases), seed=0),
+        batch_size=data["batch_size"],
+        start_step=0,
+        process_index=0,
+        process_count=1,
         workers=workers,
     )
 

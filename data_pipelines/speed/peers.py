@@ -2,6 +2,10 @@
 
 Both get the cases in memory, as float32 tensors, which is the best case for them: their own
 preprocessing and files are not timed. Neither is a dependency of the project.
+
+Their list of augmentations is nnU-Net's, with its probabilities, and the same for both and for
+`ours`: blur and low resolution change every sequence, since MONAI has no probability per sequence.
+MONAI draws one number for all sequences where the others draw one for each.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +28,7 @@ def monai_sampler(cases: Sequence[Arrays], patch: Sequence[int], *, augment: boo
     Args:
         cases: In memory.
         patch: d, h, w.
-        augment: Whether to augment the crop as nnU-Net does (probabilities below).
+        augment: Whether to augment the crop.
 
     Raises:
         ImportError: If MONAI or PyTorch is not installed.
@@ -35,9 +39,20 @@ def monai_sampler(cases: Sequence[Arrays], patch: Sequence[int], *, augment: boo
 
     torch.set_num_threads(1)
     keys = ["image", "label"]
+    sigmas = {f"sigma_{axis}": (0.5, 1.0) for axis in "xyz"}
+    gamma = {"gamma": (0.7, 1.5), "retain_stats": True}
     chain: list[Any] = [
+        # Once per case, and cached with it: found at every crop, it would take longer than that.
+        mt.FgBgToIndicesd("label"),
         mt.RandCropByPosNegLabeld(
-            keys, label_key="label", spatial_size=tuple(patch), pos=1, neg=1, num_samples=1
+            keys,
+            label_key="label",
+            spatial_size=tuple(patch),
+            pos=1,
+            neg=1,
+            num_samples=1,
+            fg_indices_key="label_fg_indices",
+            bg_indices_key="label_bg_indices",
         ),
     ]
     if augment:
@@ -51,12 +66,12 @@ def monai_sampler(cases: Sequence[Arrays], patch: Sequence[int], *, augment: boo
                 padding_mode="zeros",
             ),
             mt.RandGaussianNoised("image", prob=0.1, std=0.3),
-            mt.RandGaussianSmoothd("image", prob=0.2, sigma_x=(0.5, 1), sigma_y=(0.5, 1)),
+            mt.RandGaussianSmoothd("image", prob=0.2, **sigmas),
             mt.RandScaleIntensityd("image", factors=0.25, prob=0.15, channel_wise=True),
             mt.RandScaleIntensityFixedMeand("image", factors=0.25, prob=0.15, preserve_range=True),
             mt.RandSimulateLowResolutiond("image", prob=0.25, zoom_range=(0.5, 1.0)),
-            mt.RandAdjustContrastd("image", prob=0.1, gamma=(0.7, 1.5), invert_image=True),
-            mt.RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
+            mt.RandAdjustContrastd("image", prob=0.1, invert_image=True, **gamma),
+            mt.RandAdjustContrastd("image", prob=0.3, **gamma),
             *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in _AXES),
         ]
     data = [
@@ -80,7 +95,7 @@ def batchgenerators_sampler(
     Args:
         cases: In memory.
         patch: d, h, w.
-        augment: Whether to augment, with nnU-Net's probabilities.
+        augment: Whether to augment the crop.
 
     Raises:
         ImportError: If batchgeneratorsv2 or PyTorch is not installed.
@@ -110,10 +125,10 @@ def batchgenerators_sampler(
     gammas = contrast.BGContrast((0.7, 1.5))
     random: list[tuple[Any, float]] = [
         (gaussian_noise.GaussianNoiseTransform((0, 0.1), 1, True), 0.1),
-        (GaussianBlurTransform((0.5, 1.0), False, False, p_per_channel=0.5), 0.2),
+        (GaussianBlurTransform((0.5, 1.0), False, False, p_per_channel=1), 0.2),
         (brightness.MultiplicativeBrightnessTransform(span, **channelwise), 0.15),
         (contrast.ContrastTransform(span, preserve_range=True, **channelwise), 0.15),
-        (SimulateLowResolutionTransform((0.5, 1), False, True, None, None, 0.5), 0.25),
+        (SimulateLowResolutionTransform((0.5, 1), False, True, None, None, 1), 0.25),
         (gamma.GammaTransform(gammas, 1, False, 1, 1), 0.1),
         (gamma.GammaTransform(gammas, 0, False, 1, 1), 0.3),
     ]

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.prepared import case_features, store_case
-from data_pipelines.readers import read_row
+import numpy as np
+
+from data_pipelines.exam_files import ExamFiles
+from data_pipelines.store.exam_record import case_features, exam_record
 from data_pipelines.store.file_hashes import FileHashes
 from data_pipelines.store.record import FORMAT, RecordFacts, map_record, write_record
 from gmmas_jax.cases.manifest import Row
@@ -72,29 +73,13 @@ def build_case(item: Item) -> Built:
     found = _existing(item, inputs)
     if found is not None:
         return replace(found, hashes=hashes.known)
-    row, key = item.row, _key(item, inputs)
+    key = _key(item, inputs)
     same = [path for path, facts in item.existing if facts.meta["key"] == key]
     if same:
         # The same arrays; only what the manifest says of them changed.
         facts_and_path = _rewritten(item, same[0], key)
     else:
-        case = read_row(row, item.root)
-        path = item.work / _file_name(item, key)
-        facts_and_path = (
-            path,
-            _writing(
-                lambda: store_case(
-                    case,
-                    path,
-                    spacing_mm=item.spacing_mm,
-                    whole=item.whole,
-                    patient_id=row.patient_id,
-                    key=key,
-                    inputs=inputs,
-                ),
-                item.work,
-            ),
-        )
+        facts_and_path = _made(item, key, inputs)
     path, facts = facts_and_path
     return Built(path=path, facts=facts, hashes=hashes.known, read=not same)
 
@@ -121,26 +106,41 @@ def _existing(item: Item, inputs: dict[str, str]) -> Built | None:
     return None
 
 
+def _made(item: Item, key: str, inputs: dict[str, str]) -> tuple[Path, RecordFacts]:
+    row = item.row
+    images = {name: item.root / path for name, path in row.images.items()}
+    meta, arrays = exam_record(
+        ExamFiles(images, case_id=row.case_id),
+        seg=None if row.seg is None else item.root / row.seg,
+        label_convention=row.label_convention,
+        spacing_mm=item.spacing_mm,
+        whole=item.whole,
+        patient_id=row.patient_id,
+        tasks=row.tasks,
+        key=key,
+        inputs=inputs,
+    )
+    return _written(item, key, meta, arrays)
+
+
 def _rewritten(item: Item, source: Path, key: str) -> tuple[Path, RecordFacts]:
     meta, arrays = map_record(source)
     del meta["arrays"]
     meta |= {"tasks": item.row.tasks, "patient_id": item.row.patient_id}
+    return _written(item, key, meta, arrays)
+
+
+def _written(
+    item: Item, key: str, meta: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> tuple[Path, RecordFacts]:
     path = item.work / _file_name(item, key)
-    return path, _writing(lambda: write_record(path, meta, arrays, case_features(meta)), item.work)
-
-
-def _writing(write: Callable[[], RecordFacts], work: Path) -> RecordFacts:
-    """Tells an error of the disk from one of the case."""
-    # Reading is over; what fails from here on is preparing, whose mistakes are `UserError`s
-    # without a cause in the operating system, and writing.
+    features = case_features(meta)
     try:
-        return write()
+        return path, write_record(path, meta, arrays, features)
     except OSError as error:
-        raise OutputError(f"{work}: cannot be written ({error.strerror or error})") from error
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
     except UserError as error:
-        if isinstance(error.__cause__, OSError):
-            raise OutputError(str(error)) from error
-        raise
+        raise OutputError(str(error)) from error
 
 
 def _files(item: Item) -> dict[str, Path]:

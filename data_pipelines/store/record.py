@@ -44,6 +44,7 @@ _MAGIC = b"gmmascas"
 _FRAME = 12
 _OUTER = 6
 _FIRST_READ = 1 << 14
+_PIECE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ def read_facts(path: Path) -> RecordFacts:
                     f"{path}: a record of format {form}; this version of gmmas reads format "
                     f"{FORMAT}. Build the store again with `gmmas build`, in an empty folder."
                 )
+            if place + length > size:
+                raise _damaged(path, f"{size} bytes, expected {place + length} at least")
             if place + length > len(start):
                 start += file.read(place + length - len(start))
     except OSError as error:
@@ -147,12 +150,13 @@ def read_facts(path: Path) -> RecordFacts:
             "`gmmas build` again: it makes what is missing."
         ) from error
     text = start[place : place + length]
-    facts = RecordFacts(json.loads(text), base, hashlib.sha256(text).hexdigest())
-    if size != _size(facts):
-        raise UserError(
-            f"{path}: damaged: {size} bytes, expected {_size(facts)}. Remove it, and run `gmmas "
-            "build` again, or copy the store again."
-        )
+    try:
+        facts = RecordFacts(json.loads(text), base, hashlib.sha256(text).hexdigest())
+        expected = _size(facts)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, "what it says of itself cannot be read") from error
+    if size != expected:
+        raise _damaged(path, f"{size} bytes, expected {expected}")
     return facts
 
 
@@ -209,8 +213,11 @@ def _write_framed(path: Path, parts: list[bytes | memoryview]) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.write(length + struct.pack("<I", _masked(google_crc32c.value(length))) + outer)
         for part in parts:
-            checksum = google_crc32c.extend(checksum, bytes(part))
-            file.write(part)
+            # In pieces, since the checksum takes copies.
+            for start in range(0, len(part), _PIECE):
+                piece = bytes(part[start : start + _PIECE])
+                checksum = google_crc32c.extend(checksum, piece)
+                file.write(piece)
         file.write(struct.pack("<I", _masked(checksum)))
 
 
@@ -282,8 +289,15 @@ def _masked(checksum: int) -> int:
     return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+def _damaged(path: Path, found: str) -> UserError:
+    return UserError(
+        f"{path}: damaged: {found}. Remove it, and run `gmmas build` again, or copy the store "
+        "again."
+    )
+
+
 def _not_a_record(path: Path) -> UserError:
     return UserError(
-        f"{path}: not a case of a store of gmmas; expected a file that `gmmas build` wrote. Build "
-        "the store again, in an empty folder."
+        f"{path}: not a case of a store of gmmas; expected a file that `gmmas build` wrote. Remove "
+        "it, and run `gmmas build` again: it makes what is missing."
     )

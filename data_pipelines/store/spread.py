@@ -1,21 +1,24 @@
 """The cases of a store spread over processes, or handed to Beam."""
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import nibabel as nib
-
+from data_pipelines.sampled_grids import sampled_grids
 from data_pipelines.store.one_case import Built, Item, already_built, build_case
 from data_pipelines.workers import Task, run_cases, worker_count
 from gmmas_jax.cases.manifest import Row
 from gmmas_jax.errors import UserError
 
-_BYTES_PER_VOXEL = 60
-"""What a worker takes at most for each voxel of an exam's grid, all sequences together: 40 were
-seen for 240x240x155 (341 MiB, docs/explanation/the-store.md), which this number rounds up."""
+_BYTES_PER_VOXEL = 12
+"""What a worker takes for each voxel of a file: the sequence twice as float32 while it is turned,
+and masks (docs/explanation/the-store.md has what was measured)."""
 
-_WORKER_BYTES = 250 << 20
-"""Interpreter and libraries of a worker."""
+_BYTES_PER_PREPARED = 20
+"""And for each voxel of an exam at the store's spacing, if the brain fills it: four sequences as
+float16, three times one of them as float32."""
+
+_WORKER_BYTES = 150 << 20
+"""Interpreter and libraries of a worker: 93 MiB were seen."""
 
 _FEW_BYTES = 32 << 20
 """Input below which starting processes takes longer than the work."""
@@ -59,13 +62,13 @@ def build_cases(
     if todo and beam is not None:
         from data_pipelines.store.with_beam import run_with_beam
 
-        fitting = worker_count(_bytes_each(todo), max_memory=max_memory)
+        fitting = worker_count(bytes_each(todo), max_memory=max_memory)
         made = run_with_beam(todo, beam, workers=workers or fitting)
         told(len(todo), todo[-1].row.case_id)
     elif workers == 0 or (workers is None and _input_bytes(todo) < _FEW_BYTES):
         made = [_attempt(item, number, told) for number, item in enumerate(todo, 1)]
     else:
-        fitting = worker_count(_bytes_each(todo), max_memory=max_memory)
+        fitting = worker_count(bytes_each(todo), max_memory=max_memory)
         tasks = [Task(item.row.case_id, item) for item in todo]
         made = run_cases(
             build_case,
@@ -82,6 +85,8 @@ def _attempt(item: Item, number: int, told: Callable[[int, str], None]) -> Built
         return build_case(item)
     except UserError as error:
         return error
+    except MemoryError:
+        return UserError("memory ran out; expected room for one exam. Free memory.")
     finally:
         told(number, item.row.case_id)
 
@@ -97,17 +102,13 @@ def _input_bytes(items: Sequence[Item]) -> int:
     return total
 
 
-def _bytes_each(items: Sequence[Item]) -> int:
+def bytes_each(items: Sequence[Item]) -> int:
     """Returns what a worker takes at most, from the headers of some of the cases."""
-    voxels = 0
-    for item in items[:: max(1, len(items) // 32)]:
-        try:
-            image: Any = nib.load(item.root / next(iter(item.row.images.values())))
-        except (StopIteration, OSError, ValueError, nib.filebasedimages.ImageFileError):
-            # The work on the case will name what is wrong with it.
-            continue
-        size = 1
-        for extent in image.shape[:3]:
-            size *= extent
-        voxels = max(voxels, size)
-    return _WORKER_BYTES + _BYTES_PER_VOXEL * voxels
+    first = items[0]
+    whole = _BYTES_PER_PREPARED * math.prod(first.whole)
+    prepared = (
+        _BYTES_PER_VOXEL * math.prod(grid.shape)
+        + _BYTES_PER_PREPARED * grid.voxel_ml * 1000 * math.prod(grid.shape) / first.spacing_mm**3
+        for grid in sampled_grids([item.row for item in items], first.root)
+    )
+    return _WORKER_BYTES + whole + int(max(prepared, default=0))

@@ -74,7 +74,9 @@ class Numbers:
         return self.uniform() < probability
 
 
-def when(chosen: Array, function: Callable[[Tree], Tree], value: Tree) -> Tree:
+def when(
+    chosen: Array, function: Callable[..., Tree], value: Tree, operands: tuple[Any, ...] = ()
+) -> Tree:
     """Applies a function, or leaves the value as it is and does no work.
 
     A loop of one or no round: unlike the branches of `jax.lax.cond`, XLA's CPU backend runs its
@@ -82,8 +84,16 @@ def when(chosen: Array, function: Callable[[Tree], Tree], value: Tree) -> Tree:
 
     Args:
         chosen: Scalar bool.
-        function: Value to value of the same shapes and dtypes. Keys that it uses up must be part of
-            the value.
+        function: (value, *operands) to value of the same shapes and dtypes. Keys that it uses up
+            must be part of the value.
         value: Any tree.
+        operands: Trees of small arrays: what the function computes large arrays from. Were they
+            captured instead, XLA would take that work out of the loop and do it in any case.
     """
-    return jax.lax.fori_loop(0, chosen.astype(jnp.int32), lambda _, v: function(v), value)
+
+    def body(turn: Array, value: Tree) -> Tree:
+        # The turn is always 0, but XLA does not know it.
+        own = jax.tree.map(lambda a: jnp.where(turn == 0, a, jnp.zeros_like(a)), operands)
+        return function(value, *own)
+
+    return jax.lax.fori_loop(0, chosen.astype(jnp.int32), body, value)

@@ -1,8 +1,8 @@
-"""Changes of the intensities of patch and whole: bias field, noise, brightness, contrast, gamma.
+"""Changes of the intensities of patch and whole: bias field, brightness, contrast, gamma.
 
-The functions take both volumes, {"image": [… d h w 4], "whole": [… D H W 4]}, and where each shows
-brain in a present sequence, bool of the same shapes; numbers per sequence are [… 1 1 1 4]. What
-they return outside the brain is not 0: `zero_outside` ends every chain.
+The functions take the volumes as rows, {"image": [… d h w·4], "whole": [… D H W·4]} or the first
+alone (`volumes.rows_of`), 0 outside the brain, and where that is; numbers per sequence are [… 4].
+What they return outside the brain is not 0: `zero_outside` ends every chain.
 
 Volumes are z-scores: their 0 is the mean of the brain. Where physics needs the signal of air as 0,
 the least value of the sequence stands for it.
@@ -15,112 +15,89 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gmmas_jax.augment.examples import Example, Numbers, when
+from gmmas_jax.augment.examples import Numbers, when
 from gmmas_jax.augment.settings import Bias, Range, Stages, is_on
 from gmmas_jax.augment.splines import spline_field, spline_matrix
+from gmmas_jax.augment.volumes import (
+    SEQUENCES,
+    Shown,
+    Volumes,
+    along,
+    moments,
+    value_range,
+    zero_outside,
+)
 
-Volumes = dict[str, Array]
-"""{"image": […], "whole": […]}."""
-
-Change = Callable[..., Volumes]
-"""(volumes, shown, number) to volumes; the last is passed by name."""
-
-NAMES = ("image", "whole")
-_VOXELS = (-4, -3, -2)
-
-
-def zero_outside(volumes: Mapping[str, Array], shown: Mapping[str, Array]) -> Volumes:
-    """Sets background and absent sequences to exactly 0."""
-    return {name: jnp.where(shown[name], volume, 0.0) for name, volume in volumes.items()}
+Change = Callable[[Volumes, Shown, Array], Volumes]
+"""(volumes, shown, number) to volumes."""
 
 
-def bend(volumes: Mapping[str, Array], shown: Mapping[str, Array], number: Array) -> Volumes:
+def bend(volumes: Mapping[str, Array], shown: Shown, number: Array) -> Volumes:
     """Raises intensities to a power; mean and spread over the brain stay as they were."""
     low, high = value_range(volumes)
-    extent = jnp.maximum(high - low, 1e-3)
-    bent = {name: ((v - low) / extent) ** number for name, v in volumes.items()}
+    return _bend(volumes, shown, number, low, high)
+
+
+def bend_inverted(volumes: Mapping[str, Array], shown: Shown, number: Array) -> Volumes:
+    """As `bend`, of the negative: what the power does to dark tissue, it now does to bright."""
+    low, high = value_range(volumes)
+    return _bend(volumes, shown, number, high, low)
+
+
+def _bend(
+    volumes: Mapping[str, Array], shown: Shown, number: Array, start: Array, end: Array
+) -> Volumes:
+    """Bends the way from one end of the range of values to the other."""
+    extent = jnp.maximum(jnp.abs(end - start), 1e-3)
+    extent = jnp.where(end < start, -extent, extent)
+    bent = {}
+    for name, rows in volumes.items():
+        share = (rows - along(start, rows)) / along(extent, rows)
+        # Two vectorised functions: the power of XLA's CPU backend takes twice as long.
+        way = jnp.exp(along(number, rows) * jnp.log(share))
+        bent[name] = way * along(jnp.sign(extent), rows)
     return _as_before(bent, volumes, shown)
 
 
-def bend_inverted(
-    volumes: Mapping[str, Array], shown: Mapping[str, Array], number: Array
-) -> Volumes:
-    """As `bend`, of the negative: what the power does to dark tissue, it now does to bright."""
-    negative = bend({name: -volume for name, volume in volumes.items()}, shown, number)
-    return {name: -volume for name, volume in negative.items()}
-
-
 def multiply_field(
-    volumes: Mapping[str, Array], shown: Mapping[str, Array], field: Mapping[str, Array]
+    volumes: Mapping[str, Array], shown: Shown, field: Mapping[str, Array]
 ) -> Volumes:
     """Multiplies the signal by a field and standardises anew, as preparing the scan would have.
 
     Args:
         volumes: See above.
-        shown: See above.
+        shown: Of them.
         field: Like the volumes, above 0.
     """
     low, _ = value_range(volumes)
-    lit = {name: (volume - low) * field[name] for name, volume in volumes.items()}
+    lit = {name: (rows - along(low, rows)) * field[name] for name, rows in volumes.items()}
     return _as_before(lit, volumes, shown)
 
 
-def stretch(volumes: Mapping[str, Array], shown: Mapping[str, Array], number: Array) -> Volumes:
+def stretch(volumes: Mapping[str, Array], shown: Shown, number: Array) -> Volumes:
     """Changes the contrast: distance from the brain's mean times a factor, within the old range."""
     low, high = value_range(volumes)
-    mean, _ = moments(volumes["whole"], shown["whole"])
-    return {
-        name: jnp.clip((volume - mean) * number + mean, low, high)
-        for name, volume in volumes.items()
-    }
+    mean, _ = moments(volumes, shown)
+    stretched = {}
+    for name, rows in volumes.items():
+        least, middle, greatest = (along(x, rows) for x in (low, mean, high))
+        far = (rows - middle) * along(number, rows) + middle
+        stretched[name] = jnp.clip(far, least, greatest)
+    return stretched
 
 
-def rician(image: Array, low: Array, first: Array, second: Array) -> Array:
-    """Magnitude of a signal with noise in its real and its imaginary part.
-
-    Args:
-        image: [… d h w 4].
-        low: [… 1 1 1 4] the value of air.
-        first: Noise like the image.
-        second: Likewise.
-    """
-    return jnp.sqrt((image - low + first) ** 2 + second**2) + low
+def scale_and_shift(volumes: Mapping[str, Array], factor: Array, term: Array) -> Volumes:
+    """Multiplies by a number and adds another."""
+    return {name: rows * along(factor, rows) + along(term, rows) for name, rows in volumes.items()}
 
 
-def value_range(volumes: Mapping[str, Array]) -> tuple[Array, Array]:
-    """Returns the least and the greatest value of each sequence, [… 1 1 1 4] each."""
-    low = jnp.minimum(*(volumes[name].min(_VOXELS, keepdims=True) for name in NAMES))
-    high = jnp.maximum(*(volumes[name].max(_VOXELS, keepdims=True) for name in NAMES))
-    return low, high
-
-
-def moments(volume: Array, shown: Array) -> tuple[Array, Array]:
-    """Returns mean and standard deviation over the brain, [… 1 1 1 4] each; 0 without any."""
-    count = jnp.maximum(shown.sum(_VOXELS, keepdims=True), 1)
-    mean = jnp.where(shown, volume, 0.0).sum(_VOXELS, keepdims=True) / count
-    squares = jnp.where(shown, (volume - mean) ** 2, 0.0).sum(_VOXELS, keepdims=True)
-    return mean, jnp.sqrt(squares / count)
-
-
-def _as_before(
-    changed: Mapping[str, Array], volumes: Mapping[str, Array], shown: Mapping[str, Array]
-) -> Volumes:
-    """Gives the brain its former mean and spread.
-
-    Without it, the z-scores that the network meets later would be others than these.
-    """
-    mean, spread = moments(volumes["whole"], shown["whole"])
-    new_mean, new_spread = moments(changed["whole"], shown["whole"])
-    factor = spread / jnp.maximum(new_spread, 1e-3)
-    return {name: (volume - new_mean) * factor + mean for name, volume in changed.items()}
-
-
-def change_scale(numbers: Numbers, example: Example, stages: Stages) -> Example:
+def change_scale(numbers: Numbers, volumes: Volumes, shown: Shown, stages: Stages) -> Volumes:
     """Draws brightness, contrast and gamma for an example, and applies them in this order.
 
     Args:
         numbers: Random numbers.
-        example: image [d h w 4] and whole [D H W 4] f32, present [4]; all else passes through.
+        volumes: Of one example.
+        shown: Of them.
         stages: What is on.
     """
     changes: tuple[tuple[Change, Range], ...] = (
@@ -132,40 +109,43 @@ def change_scale(numbers: Numbers, example: Example, stages: Stages) -> Example:
     for change, section in changes:
         chosen, number = numbers.happens(section.probability), two_sided(numbers, section)
         if is_on(section):
-            example = _where(chosen, example, functools.partial(change, number=number))
-    return example
+            volumes = when(chosen, functools.partial(_apply, change, shown), volumes, (number,))
+    return volumes
 
 
-def shade(numbers: Numbers, key: Array, example: Example, section: Bias) -> Example:
+def shade(
+    numbers: Numbers, key: Array, volumes: Volumes, shown: Shown, box: Array, section: Bias
+) -> Volumes:
     """Draws a smooth field for each sequence and multiplies by it.
 
     The nodes' logarithms are normal; their standard deviation is drawn up to `strength` (after
     Billot et al., "SynthSeg", 2023). The field belongs to the brain: patch and whole see the same.
     """
     if not is_on(section):
-        return example
-    sequences = example["present"].shape[0]
+        return volumes
     chosen = numbers.happens(section.probability)
-    spread = numbers.uniform(sequences, 1, 1, 1, high=section.strength)
-    nodes = spread * jax.random.normal(key, (sequences, *(section.nodes + 2,) * 3))
+    spread = numbers.uniform(SEQUENCES, 1, 1, 1, high=section.strength)
+    nodes = spread * jax.random.normal(key, (SEQUENCES, *(section.nodes + 2,) * 3))
 
-    def change(volumes: Volumes, shown: Volumes) -> Volumes:
-        return multiply_field(volumes, shown, bias_field(nodes, example))
+    def change(volumes: Volumes, nodes: Array, box: Array) -> Volumes:
+        changed = multiply_field(volumes, shown, bias_field(nodes, volumes, box))
+        return zero_outside(changed, shown)
 
-    return _where(chosen, example, change)
+    return when(chosen, change, volumes, (nodes, box))
 
 
-def bias_field(nodes: Array, example: Example) -> Volumes:
+def bias_field(nodes: Array, volumes: Volumes, box: Array) -> Volumes:
     """Evaluates fields over patch and whole.
 
     Args:
         nodes: [4 n n n] f32 their logarithms.
-        example: For shapes and `box`.
+        volumes: Of one example, for their shapes.
+        box: [2 3] f32, where the patch lies.
     """
     fields = {}
-    for name in NAMES:
-        shape = example[name].shape[:3]
-        low, high = example["box"] if name == "image" else (jnp.zeros(3), jnp.ones(3))
+    for name, rows in volumes.items():
+        shape = (*rows.shape[:2], rows.shape[2] // SEQUENCES)
+        low, high = box if name == "image" else (jnp.zeros(3), jnp.ones(3))
         matrices = [
             spline_matrix(
                 low[axis] + (jnp.arange(n) + 0.5) / n * (high[axis] - low[axis]),
@@ -174,44 +154,13 @@ def bias_field(nodes: Array, example: Example) -> Volumes:
             for axis, n in enumerate(shape)
         ]
         field = spline_field(nodes, (matrices[0], matrices[1], matrices[2]))
-        fields[name] = jnp.exp(jnp.moveaxis(field, 0, -1))
+        fields[name] = jnp.moveaxis(jnp.exp(field), 0, -1).reshape(rows.shape)
     return fields
 
 
-def add_noise(numbers: Numbers, key: Array, example: Example, stages: Stages) -> Example:
-    """Draws noise for the patch of an example; of the whole's coarse voxels it leaves little."""
-    sections = ((_gaussian, stages.gaussian_noise), (_rician, stages.rician_noise))
-    for own, (function, section) in zip(jax.random.split(key), sections, strict=True):
-        chosen = numbers.happens(section.probability)
-        level = numbers.uniform(1, 1, 1, 4, high=section.highest)
-        if is_on(section):
-            add = functools.partial(_add, function, level, example["present"])
-            example = example | {"image": when(chosen, add, (example["image"], own))[0]}
-    return example
-
-
-def _add(
-    function: Callable[[Array, Array, Array], Array],
-    level: Array,
-    present: Array,
-    value: tuple[Array, Array],
-) -> tuple[Array, Array]:
-    """Adds noise to (image, key); the key is part of the value since a loop uses it up."""
-    image, key = value
-    key, own = jax.random.split(key)
-    shown = shown_voxels(image, present)
-    return jnp.where(shown, function(own, image, level), 0.0), key
-
-
-def shown_voxels(volume: Array, present: Array) -> Array:
-    """Returns where a volume [… d h w 4] shows brain in a present sequence, bool."""
-    brain = jnp.any(volume != 0, axis=-1, keepdims=True)
-    return brain & (present[..., None, None, None, :] > 0)
-
-
 def two_sided(numbers: Numbers, section: Range) -> Array:
-    """Draws [1 1 1 4] numbers as nnU-Net does: half below 1 where the range has both sides."""
-    side, share = numbers.uniform(1, 1, 1, 4), numbers.uniform(1, 1, 1, 4)
+    """Draws [4] numbers as nnU-Net does: half below 1 where the range has both sides."""
+    side, share = numbers.uniform(SEQUENCES), numbers.uniform(SEQUENCES)
     middle = min(max(1.0, section.lowest), section.highest)
     if middle in (section.lowest, section.highest):
         return section.lowest + share * (section.highest - section.lowest)
@@ -220,27 +169,22 @@ def two_sided(numbers: Numbers, section: Range) -> Array:
     return jnp.where(side < 0.5, below, above)
 
 
-def _gaussian(key: Array, image: Array, level: Array) -> Array:
-    return image + level * jax.random.normal(key, image.shape)
+def _as_before(changed: Mapping[str, Array], volumes: Mapping[str, Array], shown: Shown) -> Volumes:
+    """Gives the brain its former mean and spread.
+
+    Without it, the z-scores that the network meets later would be others than these.
+    """
+    mean, spread = moments(volumes, shown)
+    changed = zero_outside(changed, shown)
+    new_mean, new_spread = moments(changed, shown)
+    factor = spread / jnp.maximum(new_spread, 1e-3)
+    return scale_and_shift(changed, factor, mean - new_mean * factor)
 
 
-def _rician(key: Array, image: Array, level: Array) -> Array:
-    first, second = level[None] * jax.random.normal(key, (2, *image.shape))
-    return rician(image, image.min(_VOXELS, keepdims=True), first, second)
-
-
-def _multiply(volumes: Volumes, shown: Volumes, number: Array) -> Volumes:
+def _multiply(volumes: Volumes, shown: Shown, number: Array) -> Volumes:
     del shown
-    return {name: volume * number for name, volume in volumes.items()}
+    return {name: rows * along(number, rows) for name, rows in volumes.items()}
 
 
-def _where(
-    chosen: Array, example: Example, change: Callable[[Volumes, Volumes], Volumes]
-) -> Example:
-    """Changes both volumes of an example where wanted; background stays 0."""
-
-    def apply(volumes: Volumes) -> Volumes:
-        shown = {n: shown_voxels(v, example["present"]) for n, v in volumes.items()}
-        return zero_outside(change(volumes, shown), shown)
-
-    return example | when(chosen, apply, {name: example[name] for name in NAMES})
+def _apply(change: Change, shown: Shown, volumes: Volumes, number: Array) -> Volumes:
+    return zero_outside(change(volumes, shown, number), shown)

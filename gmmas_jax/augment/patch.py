@@ -9,23 +9,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from gmmas_jax.augment.examples import Example, Numbers, each_example
-from gmmas_jax.augment.intensity import (
-    NAMES,
-    add_noise,
-    bend,
-    change_scale,
-    shade,
-    shown_voxels,
-    zero_outside,
-)
+from gmmas_jax.augment.intensity import bend, change_scale, scale_and_shift, shade
+from gmmas_jax.augment.noise import add_noise
 from gmmas_jax.augment.resolution import change_resolution
 from gmmas_jax.augment.settings import Stages, is_on, make_stages
 from gmmas_jax.augment.spatial import warp_example
+from gmmas_jax.augment.volumes import NAMES, along, as_volume, find_brain, rows_of, zero_outside
 from gmmas_jax.errors import UserError
 
 Batch = Mapping[str, Any]
 
-_EXAMPLE = ("image", "present", "whole", "box", "label", "whole_label")
+_LABELS = ("label", "whole_label")
+_EXAMPLE = (*NAMES, *_LABELS, "present", "box", "mirrored")
 """What one example's transforms read or change."""
 
 _NUMBERS = 64
@@ -95,8 +90,9 @@ def augment(
 
     Args:
         key: Typed key.
-        batch: image [b d h w 4], present [b 4], whole [b D H W 4], box [b 2 3], label [b d h w],
-            whole_label [b D H W]; all else passes through.
+        batch: image [b d h w 4], present [b 4], box [b 2 3], label [b d h w]; with the whole brain
+            also whole [b D H W 4] and whole_label [b D H W]; all else passes through. A batch in
+            the store's dtypes (float16, uint8) needs half the memory of one that was widened.
         flip: See `make_augmentation`, as for the others.
         intensity_scale: Half the width of the factor's range.
         intensity_shift: Half the width of the shift's range.
@@ -105,35 +101,60 @@ def augment(
         stages: What is drawn per example.
 
     Returns:
-        The batch, shapes and dtypes unchanged, and `mirrored` as of `mirror`.
+        The batch, shapes unchanged, images as float32 and labels as int32, and `mirrored` as of
+        `mirror`.
     """
     k_flip, k_scale, k_shift, k_gamma, k_level, k_noise = jax.random.split(key, 6)
     flips = jax.random.uniform(k_flip, (_size(batch), 3)) < jnp.asarray([flip])
-    result = mirror(batch, flips, axes=[axis for axis in range(3) if flip[axis]])
-    if stages.any:
-        function = functools.partial(augment_example, stages=stages)
-        own = {name: result[name] for name in _EXAMPLE}
-        # No later number of the split above: those draws stay what they are.
-        result |= each_example(function, jax.random.fold_in(key, len("stages")), own)
-    per_sequence = (*result["present"].shape[:1], 1, 1, 1, *result["present"].shape[1:])
+    axes = [axis for axis in range(3) if flip[axis]]
+    # No later number of the split above: those draws stay what they are.
+    result = _each(jax.random.fold_in(key, len("stages")), batch, flips, axes, stages)
+    if not (intensity_scale or intensity_shift or gamma or noise):
+        return result
 
     def within(k: Array, width: float) -> Array:
-        return jax.random.uniform(k, per_sequence, minval=-width, maxval=width)
+        return jax.random.uniform(k, result["present"].shape, minval=-width, maxval=width)
 
-    volumes = {name: result[name] for name in NAMES}
-    shown = {name: shown_voxels(volume, result["present"]) for name, volume in volumes.items()}
+    volumes = rows_of(result)
+    shown = find_brain(volumes, result["present"])
     if gamma:
         volumes = bend(volumes, shown, jnp.exp(within(k_gamma, gamma)))
     if intensity_scale or intensity_shift:
         factor, term = 1.0 + within(k_scale, intensity_scale), within(k_shift, intensity_shift)
-        volumes = {name: volume * factor + term for name, volume in volumes.items()}
+        volumes = scale_and_shift(volumes, factor, term)
     if noise:
         # The whole volume is coarse: what it averages over leaves little of the noise.
-        level = jax.random.uniform(k_level, per_sequence, maxval=noise)
+        level = jax.random.uniform(k_level, result["present"].shape, maxval=noise)
         grain = jax.random.normal(k_noise, volumes["image"].shape)
-        volumes["image"] = volumes["image"] + level * grain
+        volumes["image"] = volumes["image"] + along(level, volumes["image"]) * grain
     volumes = zero_outside(volumes, shown)
-    return result | {name: volume.astype(batch[name].dtype) for name, volume in volumes.items()}
+    return result | {name: as_volume(rows) for name, rows in volumes.items()}
+
+
+def _each(
+    key: Array, batch: Batch, flips: Array, axes: Sequence[int], stages: Stages
+) -> dict[str, Any]:
+    """Mirrors examples, transforms them by `augment_example` where it is on, and widens them."""
+    if not stages.any:
+        return widened(mirror(batch, flips, axes=axes))
+
+    # Mirrored and widened one at a time too: a batch in between would be the largest array of all.
+    def function(key: Array, example: Example) -> Example:
+        one = jax.tree.map(lambda array: array[None], example)
+        own = mirror(one, one.pop("flips"), axes=axes)
+        own = jax.tree.map(lambda array: array[0], own)
+        return augment_example(key, widened(own), stages=stages)
+
+    read = {name: batch[name] for name in _EXAMPLE if name in batch} | {"flips": flips}
+    return dict(batch) | each_example(function, key, read)
+
+
+def widened(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a batch or an example with images as float32 and labels as int32."""
+    wide = dict.fromkeys(NAMES, jnp.float32) | dict.fromkeys(_LABELS, jnp.int32)
+    return {
+        name: array.astype(wide[name]) if name in wide else array for name, array in arrays.items()
+    }
 
 
 def mirror(batch: Batch, flips: Array, *, axes: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
@@ -150,16 +171,38 @@ def mirror(batch: Batch, flips: Array, *, axes: Sequence[int] = (0, 1, 2)) -> di
         names must be exchanged before it is told or compared.
     """
     result = dict(batch)
-    for axis in axes:
-        for name in ("image", "whole", "label", "whole_label"):
-            volume = result[name]
-            chosen = flips[:, axis].reshape(-1, *(1,) * (volume.ndim - 1))
-            result[name] = jnp.where(chosen, jnp.flip(volume, axis + 1), volume)
+    for name in (*NAMES, *_LABELS):
+        if name in batch and axes:
+            result[name] = jax.lax.platform_dependent(
+                batch[name],
+                flips,
+                cpu=functools.partial(_mirrored_by_index, axes=axes),
+                default=functools.partial(_mirrored, axes=axes),
+            )
     # What was the upper corner is the lower one, seen from the other side.
     swapped = 1.0 - jnp.flip(batch["box"], axis=1)
     result["box"] = jnp.where(flips[:, None, :], swapped, batch["box"])
     result["mirrored"] = flips ^ batch["mirrored"] if "mirrored" in batch else flips
     return result
+
+
+def _mirrored(volume: Array, flips: Array, *, axes: Sequence[int]) -> Array:
+    """Mirrors volumes [b d h w …] where flips [b 3] say so."""
+    for axis in axes:
+        chosen = flips[:, axis].reshape(-1, *(1,) * (volume.ndim - 1))
+        volume = jnp.where(chosen, jnp.flip(volume, axis + 1), volume)
+    return volume
+
+
+def _mirrored_by_index(volume: Array, flips: Array, *, axes: Sequence[int]) -> Array:
+    """The same in one pass over the voxels: on a CPU, a fetch costs no more than a copy."""
+    places = [jnp.arange(volume.shape[0]).reshape(-1, 1, 1, 1)]
+    for axis, size in enumerate(volume.shape[1:4]):
+        place = jnp.arange(size)[None]
+        if axis in axes:
+            place = jnp.where(flips[:, axis, None], size - 1 - place, place)
+        places.append(place.reshape(-1, *(size if a == axis else 1 for a in range(3))))
+    return jnp.asarray(volume).at[tuple(places)].get(mode="promise_in_bounds")
 
 
 def augment_example(key: Array, example: Example, *, stages: Stages) -> Example:
@@ -171,7 +214,7 @@ def augment_example(key: Array, example: Example, *, stages: Stages) -> Example:
 
     Args:
         key: Typed key.
-        example: As a batch's, without the first axis.
+        example: As a batch's that was `widened`, without the first axis.
         stages: What is on.
 
     Returns:
@@ -180,17 +223,20 @@ def augment_example(key: Array, example: Example, *, stages: Stages) -> Example:
     k_numbers, k_elastic, k_bias, k_noise = jax.random.split(key, 4)
     rows = jax.random.uniform(k_numbers, (6, _NUMBERS))
     drop, warp, bias, resolution, noise, scale = (Numbers(row) for row in rows)
-    result = example | {name: example[name].astype(jnp.float32) for name in NAMES}
+    result = example
     if stages.sequence_dropout:
         result = drop_sequences(drop, result, stages.sequence_dropout)
     if any(map(is_on, (stages.rotation, stages.scaling, stages.shear, stages.elastic))):
         result = warp_example(warp, k_elastic, result, stages)
-    result = shade(bias, k_bias, result, stages.bias)
+    # What follows changes intensities alone: the brain stays where it is.
+    volumes = rows_of(result)
+    shown = find_brain(volumes, result["present"])
+    volumes = shade(bias, k_bias, volumes, shown, result["box"], stages.bias)
     if any(map(is_on, (stages.blur, stages.low_resolution, stages.thick_slices))):
-        result = change_resolution(resolution, result, stages)
-    result = add_noise(noise, k_noise, result, stages)
-    result = change_scale(scale, result, stages)
-    return result | {name: result[name].astype(example[name].dtype) for name in NAMES}
+        volumes = change_resolution(resolution, volumes, shown, result, stages)
+    volumes = add_noise(noise, k_noise, volumes, shown, stages)
+    volumes = change_scale(scale, volumes, shown, stages)
+    return result | {name: as_volume(rows) for name, rows in volumes.items()}
 
 
 def drop_sequences(numbers: Numbers, example: Example, probability: float) -> Example:
@@ -199,7 +245,11 @@ def drop_sequences(numbers: Numbers, example: Example, probability: float) -> Ex
     draw = numbers.uniform(*present.shape)
     kept = jnp.argmax(jnp.where(present, draw, -1.0))
     shown = present & ((draw >= probability) | (jnp.arange(present.size) == kept))
-    volumes = {name: jnp.where(shown[None, None, None], example[name], 0.0) for name in NAMES}
+    volumes = {
+        name: jnp.where(shown[None, None, None], example[name], 0.0)
+        for name in NAMES
+        if name in example
+    }
     return example | volumes | {"present": shown.astype(example["present"].dtype)}
 
 

@@ -11,6 +11,7 @@ from jax import Array
 from gmmas_jax.augment.examples import Example, Numbers, when
 from gmmas_jax.augment.settings import SequenceRange, Stages, is_on
 from gmmas_jax.augment.spatial import brain_extent
+from gmmas_jax.augment.volumes import Shown, Volumes, as_volume
 
 TRUNCATE = 4.0
 """Where a Gaussian ends, in standard deviations, as in `scipy.ndimage`."""
@@ -66,50 +67,62 @@ def slice_matrix(thickness: Array, start: Array, *, size: int) -> Array:
     return jnp.matmul(between, overlap / jnp.maximum(total, 1e-4), precision="highest")
 
 
-def change_resolution(numbers: Numbers, example: Example, stages: Stages) -> Example:
+def change_resolution(
+    numbers: Numbers, volumes: Volumes, shown: Shown, example: Example, stages: Stages
+) -> Volumes:
     """Draws blur, low resolution and thick slices for each sequence, and applies them.
 
     Lengths hold for the brain: the whole, whose voxels are larger, is changed by as much as it can
     show, and slices lie at the same places in both.
+
+    Args:
+        numbers: Random numbers.
+        volumes: Rows of an example.
+        shown: Where they show brain.
+        example: present [4], box [2 3].
+        stages: What is on.
     """
     sigma, thickness, phase = random_resolution(numbers, stages, example["present"].shape[0])
     chosen = (sigma > 0).any(axis=1) | (thickness > 1).any(axis=1)
     chosen &= example["present"] > 0
     radius = _radius(stages)
-    volumes = {name: example[name] for name in ("image", "whole")}
-    extent = brain_extent(example["box"], example["image"].shape[:3])
-    grid = jnp.asarray(example["whole"].shape[:3], jnp.float32)
+    shapes = {name: as_volume(rows).shape[:3] for name, rows in volumes.items()}
+    extent = brain_extent(example["box"], shapes["image"])
     # By volume: the size of a voxel in voxels of the patch, and where the volume begins.
-    geometry = {
-        "image": (jnp.ones(3), example["box"][0] * extent),
-        "whole": (extent / grid, jnp.zeros(3)),
-    }
+    geometry = {"image": (jnp.ones(3), example["box"][0] * extent)}
+    if "whole" in volumes:
+        geometry["whole"] = (extent / jnp.asarray(shapes["whole"], jnp.float32), jnp.zeros(3))
 
-    def change(c: Array, volumes: dict[str, Array]) -> dict[str, Array]:
+    def change(volumes: Volumes, c: Array) -> Volumes:
         changed = {}
-        for name, volume in volumes.items():
+        for name, rows in volumes.items():
             voxel, lower = geometry[name]
-            plane = jax.lax.dynamic_index_in_dim(volume, c, axis=3, keepdims=False)
             matrices = [
                 _axis_matrix(
                     sigma[c, axis] / voxel[axis],
                     thickness[c, axis] / voxel[axis],
                     (phase[c, axis] + lower[axis]) / voxel[axis],
                     wanted=thickness[c, axis] > 1,
-                    size=plane.shape[axis],
+                    size=shapes[name][axis],
                     radius=radius,
                 )
                 for axis in range(3)
             ]
-            shown = volumes[name].any(axis=3)
-            plane = jnp.where(shown, filter_volume(plane, matrices), 0.0)
-            changed[name] = jax.lax.dynamic_update_index_in_dim(volume, plane, c, axis=3)
+            plane = filter_volume(_plane(rows, c), matrices)
+            plane = jnp.where(_plane(shown.rows[name], c), plane, 0.0)
+            volume = jax.lax.dynamic_update_index_in_dim(as_volume(rows), plane, c, axis=3)
+            changed[name] = volume.reshape(rows.shape)
         return changed
 
-    def each(c: Array, volumes: dict[str, Array]) -> dict[str, Array]:
-        return when(chosen[c], lambda v: change(c, v), volumes)
+    def each(c: Array, volumes: Volumes) -> Volumes:
+        return when(chosen[c], change, volumes, (c,))
 
-    return example | jax.lax.fori_loop(0, chosen.shape[0], each, volumes)
+    return jax.lax.fori_loop(0, chosen.shape[0], each, volumes)
+
+
+def _plane(rows: Array, c: Array) -> Array:
+    """Returns one sequence [d h w] of rows [d h w·4]."""
+    return jax.lax.dynamic_index_in_dim(as_volume(rows), c, axis=3, keepdims=False)
 
 
 def random_resolution(
@@ -138,11 +151,12 @@ def random_resolution(
 
 def filter_volume(volume: Array, matrices: list[Array]) -> Array:
     """Multiplies every line of a volume [d h w] along each axis with that axis's matrix."""
-    for letters, matrix in zip(
-        ("ed,dhw->ehw", "eh,dhw->dew", "ew,dhw->dhe"), matrices, strict=True
-    ):
-        volume = jnp.einsum(letters, matrix, volume, precision="highest")
-    return volume
+    # In this form, no operand or result has to be transposed.
+    first, second, third = matrices
+    depth, *plane = volume.shape
+    volume = jnp.matmul(first, volume.reshape(depth, -1), precision="highest")
+    volume = jnp.matmul(second, volume.reshape(depth, *plane), precision="highest")
+    return jnp.matmul(volume, third.T, precision="highest")
 
 
 def _axis_matrix(

@@ -8,7 +8,7 @@ upright box in the turned whole, and the batch's `box` moves to its new centre: 
 crops by `box` remains aligned, exactly, for every transform.
 
 What a turned patch shows beyond its old borders is taken from the whole, at that one's resolution,
-instead of being left empty. Beyond the whole all is 0.
+instead of being left empty. Beyond the whole, or without one beyond the patch, all is 0.
 """
 
 import math
@@ -74,7 +74,7 @@ def random_warp(numbers: Numbers, key: Array, stages: Stages) -> tuple[Array, Wa
 def warp_example(numbers: Numbers, key: Array, example: Example, stages: Stages) -> Example:
     """Draws a transform for an example and applies it where one is wanted."""
     chosen, warp = random_warp(numbers, key, stages)
-    return when(chosen, lambda value: apply_warp(value, warp), example)
+    return when(chosen, apply_warp, example, (warp,))
 
 
 def apply_warp(example: Example, warp: Warp) -> Example:
@@ -84,46 +84,40 @@ def apply_warp(example: Example, warp: Warp) -> Example:
     arises that was not there, and thin enhancing rims do not vanish as they do in an average.
 
     Args:
-        example: image [d h w 4] and whole [D H W 4] f32, label [d h w], whole_label [D H W], box
-            [2 3]; all else passes through.
+        example: image [d h w 4] f32, label [d h w], box [2 3]; with the whole brain also whole
+            [D H W 4] f32 and whole_label [D H W]; all else passes through.
         warp: The transform.
     """
-    patch, grid = example["image"].shape[:3], example["whole"].shape[:3]
+    patch = example["image"].shape[:3]
     extent = brain_extent(example["box"], patch)
-    voxel = extent / jnp.asarray(grid, jnp.float32)
-    lower = example["box"][0] * extent
     box = _moved_box(example["box"], warp.matrix, extent)
+    inner = _source(patch, warp.matrix, _shift(warp, box, patch, extent))
+    places = _places(inner, patch)
+    images, codes = _tables(example, "image", "label")
+    if "whole" not in example:
+        image, label = _shown(_linear(images, places), _nearest(codes, places), example["label"])
+        return example | {"image": image, "label": label, "box": box}
 
     # What is seen of the patch, and, in voxels of the whole, where the rest of it lies.
-    inner = _source(patch, warp.matrix, _shift(warp, box, patch, extent))
+    grid = example["whole"].shape[:3]
+    voxel = extent / jnp.asarray(grid, jnp.float32)
+    lower = example["box"][0] * extent
     outer = [(x + (lower[axis] + 0.5)) / voxel[axis] - 0.5 for axis, x in enumerate(inner)]
+    places = _first_that_has(places, _places(outer, grid))
+    wholes, whole_codes = _tables(example, "whole", "whole_label")
+    sampled = _linear(images + wholes, places), _nearest(codes + whole_codes, places)
+    image, label = _shown(*sampled, example["label"])
+
     # Its own unit and zero entries stay exact: the identity must not move anything.
     relative = jnp.eye(3) + (warp.matrix - jnp.eye(3)) * voxel[None, :] / voxel[:, None]
-    all_of_it = jnp.stack([jnp.zeros(3), jnp.ones(3)])
-    shift = _shift(warp, all_of_it, grid, extent)
+    shift = _shift(warp, jnp.stack([jnp.zeros(3), jnp.ones(3)]), grid, extent)
     if shift is not None:
         shift = shift / voxel[:, None, None, None]
-    whole_source = _source(grid, relative, shift)
-
-    # The label, and in its lowest bit whether there is brain: one fetch for both.
-    codes = tuple(
-        (example[label].astype(jnp.int32) << 1) | jnp.any(example[name] != 0, axis=-1)
-        for name, label in (("image", "label"), ("whole", "whole_label"))
-    )
-    images = example["image"], example["whole"]
-    places = _first_that_has(_places(inner, patch), _places(outer, grid))
-    image, label = _shown(_linear(images, places), _nearest(codes, places), example["label"])
-    places = _places(whole_source, grid)
-    whole, whole_label = _shown(
-        _linear(images[1:], places), _nearest(codes[1:], places), example["whole_label"]
-    )
-    return example | {
-        "image": image,
-        "label": label,
-        "whole": whole,
-        "whole_label": whole_label,
-        "box": box,
-    }
+    places = _places(_source(grid, relative, shift), grid)
+    sampled = _linear(wholes, places), _nearest(whole_codes, places)
+    whole, whole_label = _shown(*sampled, example["whole_label"])
+    turned = {"image": image, "label": label, "whole": whole, "whole_label": whole_label}
+    return example | turned | {"box": box}
 
 
 def brain_extent(box: Array, patch: tuple[int, ...]) -> Array:
@@ -188,6 +182,15 @@ def _source(shape: tuple[int, ...], matrix: Array, shift: Array | None) -> list[
         place = terms[0] + terms[1] + terms[2] + middle[axis]
         source.append(place if shift is None else place + shift[axis])
     return source
+
+
+def _tables(example: Example, name: str, label: str) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Returns a volume, and codes: the label, and in the lowest bit whether there is brain.
+
+    So that one fetch of the nearest voxel answers both.
+    """
+    brain = jnp.any(example[name] != 0, axis=-1)
+    return (example[name],), ((example[label].astype(jnp.int32) << 1) | brain,)
 
 
 class _Places(NamedTuple):

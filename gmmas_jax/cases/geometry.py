@@ -86,13 +86,26 @@ def resample(
         factor = shape[axis] / size if zoom is None else zoom[axis]
         if shape[axis] == size and abs(factor - 1.0) < 1e-6:
             continue
-        # Sparse, so that each sum has its few terms in one order: a dense product is rounded
-        # differently from one number of threads to another, and so would be what is stored.
-        weights = sparse.csr_array(linear_weights(size, shape[axis], factor))
-        moved = np.moveaxis(result, axis, 0)
-        product = weights @ moved.reshape(size, -1)
-        result = np.moveaxis(product.reshape(shape[axis], *moved.shape[1:]), 0, axis)
+        result = mix_along(result, linear_weights(size, shape[axis], factor), axis=axis)
     return np.ascontiguousarray(result)
+
+
+def mix_along(array: np.ndarray, weights: np.ndarray, *, axis: int) -> np.ndarray:
+    """Multiplies every line of an array along an axis by a matrix with few weights a row.
+
+    Args:
+        array: float32, n samples along the axis.
+        weights: float32 [m n], mostly 0.
+        axis: Which.
+
+    Returns:
+        float32, m samples along the axis; the same bits whatever the number of threads.
+    """
+    # Sparse, so that each sum has its few terms in one order: a dense product is rounded
+    # differently from one number of threads to another, and so would be what is stored.
+    moved = np.moveaxis(array, axis, 0)
+    product = sparse.csr_array(weights) @ moved.reshape(moved.shape[0], -1)
+    return np.moveaxis(product.reshape(len(weights), *moved.shape[1:]), 0, axis)
 
 
 def linear_weights(size: int, new_size: int, zoom: float) -> np.ndarray:

@@ -80,15 +80,22 @@ COLUMNS = tuple(column.name for column in fields(Row))
 """The columns of the file, in order."""
 
 
-def read_manifest(path: str | os.PathLike[str]) -> list[Row]:
+def read_manifest(
+    path: str | os.PathLike[str], *, refused: list[UserError] | None = None
+) -> list[Row]:
     """Reads a manifest.
 
     A byte-order mark and Windows line ends are accepted; an empty cell is an absent value; a
     column that is not there is absent in every row.
 
+    Args:
+        path: The file.
+        refused: Receives what is wrong with single rows, which are then left out.
+
     Raises:
-        UserError: If the file cannot be read, a column is unknown, a case id is missing or given
-            twice, or a cell holds a value that its column does not allow.
+        UserError: If the file cannot be read or no row can be used, a column is unknown or, without
+            `refused`, a case id is missing or given twice, or a cell holds a value that its column
+            does not allow.
     """
     path = Path(path)
     table = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
@@ -100,12 +107,14 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Row]:
         for cells in table:
             if not any(cell.strip() for cell in cells):
                 continue
-            row = _parse(path, table.line_num, header, cells)
-            if row.case_id in line_of:
-                raise UserError(
-                    f"{path}, row {table.line_num}: case_id {row.case_id!r} was already given in "
-                    f"row {line_of[row.case_id]}; expected each case once. Rename or remove one."
-                )
+            try:
+                row = _parse(path, table.line_num, header, cells)
+                _check_new(path, table.line_num, row.case_id, line_of)
+            except UserError as error:
+                if refused is None:
+                    raise
+                refused.append(error)
+                continue
             line_of[row.case_id] = table.line_num
             rows.append(row)
     except csv.Error as error:
@@ -113,6 +122,8 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Row]:
             f"{path}, row {table.line_num}: no valid CSV ({error}); expected comma-separated "
             "values. Save the table as CSV again."
         ) from error
+    if not rows and refused:
+        raise refused[0]
     if not rows:
         raise UserError(f"{path}: no case in it; expected at least one row below the header.")
     return rows
@@ -170,6 +181,14 @@ def _check_header(path: Path, header: list[str]) -> None:
             )
         if header.count(column) > 1:
             raise UserError(f"{path}: column {column!r} is there twice. Remove one.")
+
+
+def _check_new(path: Path, line: int, case_id: str, line_of: dict[str, int]) -> None:
+    if case_id in line_of:
+        raise UserError(
+            f"{path}, row {line}: case_id {case_id!r} was already given in row {line_of[case_id]}; "
+            "expected each case once. Rename or remove one."
+        )
 
 
 def _parse(path: Path, line: int, header: list[str], cells: list[str]) -> Row:

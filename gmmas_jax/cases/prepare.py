@@ -20,23 +20,17 @@ _SPECK = 0.01
 """Share of the largest piece of tissue below which a separate piece is no part of the brain."""
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A case cropped to the brain, at one spacing, standardised.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BrainFrame:
+    """Where the brain of a case lies, and the grid on which it is prepared.
 
     Attributes:
-        image: float32 [d h w 4], z-scores inside the brain, 0 outside and for absent sequences.
-        present: float32 [4], 1 where a sequence is present.
-        label: uint8 [d h w], or None.
         brain: bool [d h w].
         spacing_mm: Distance between voxel centres, the same along each axis.
         box: First voxel and the one after the last of the brain along each axis, on `case_grid`.
         case_grid: The grid of the case, where `restore` returns to.
     """
 
-    image: np.ndarray
-    present: np.ndarray
-    label: np.ndarray | None
     brain: np.ndarray
     spacing_mm: float
     box: tuple[slice, slice, slice]
@@ -55,6 +49,21 @@ class Prepared:
         return (x, y, z)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Prepared(BrainFrame):
+    """A case cropped to the brain, at one spacing, standardised.
+
+    Attributes:
+        image: float32 [d h w 4], z-scores inside the brain, 0 outside and for absent sequences.
+        present: float32 [4], 1 where a sequence is present.
+        label: uint8 [d h w], or None.
+    """
+
+    image: np.ndarray
+    present: np.ndarray
+    label: np.ndarray | None
+
+
 def prepare(case: Case, *, spacing_mm: float) -> Prepared:
     """Crops a case to the brain, resamples it and standardises each sequence.
 
@@ -71,21 +80,94 @@ def prepare(case: Case, *, spacing_mm: float) -> Prepared:
     Raises:
         UserError: If no sequence holds anything but zero.
     """
-    mask, box = _brain(case)
-    shape, zoom = _resampled(tuple(side.stop - side.start for side in box), case.grid, spacing_mm)
+    tissue = np.zeros(case.grid.shape, bool)
+    for image in case.images.values():
+        add_tissue(tissue, image)
+    frame = brain_frame(tissue, case.grid, spacing_mm=spacing_mm, case_id=case.case_id)
+    result = np.zeros((*frame.brain.shape, len(SEQUENCES)), np.float32)
+    for channel, name in enumerate(SEQUENCES):
+        if name in case.images:
+            result[..., channel] = prepare_sequence(case.images[name][frame.box], frame)
+    return Prepared(
+        image=result,
+        present=presence(case.images),
+        label=None if case.label is None else prepare_label(case.label[frame.box], frame),
+        brain=frame.brain,
+        spacing_mm=spacing_mm,
+        box=frame.box,
+        case_grid=case.grid,
+    )
+
+
+def add_tissue(tissue: np.ndarray, image: np.ndarray) -> None:
+    """Adds to a mask where a sequence is clearly non-zero.
+
+    Args:
+        tissue: bool [d h w], changed in place.
+        image: float32 [d h w].
+    """
+    sample = np.abs(image[::3, ::3, ::3])
+    sample = sample[sample > 0]
+    if not sample.size:
+        sample = np.abs(image[image != 0])
+    if sample.size:
+        level = _CLEARLY * np.percentile(sample, 99)
+        tissue |= image > level
+        tissue |= image < -level
+
+
+def brain_frame(tissue: np.ndarray, grid: Grid, *, spacing_mm: float, case_id: str) -> BrainFrame:
+    """Returns where the brain lies, from where any sequence is clearly non-zero.
+
+    Args:
+        tissue: bool [d h w], of all sequences (`add_tissue`).
+        grid: The RAS-canonical grid of the case.
+        spacing_mm: As for `prepare`.
+        case_id: For messages.
+
+    Raises:
+        UserError: If there is no tissue, or nothing is left of it at the spacing.
+    """
+    if not tissue.any():
+        raise UserError(
+            f"{case_id}: every sequence is zero everywhere; expected images of a brain. "
+            "Check the files."
+        )
+    mask, box = _brain(tissue)
+    shape, zoom = _resampled(tuple(side.stop - side.start for side in box), grid, spacing_mm)
     brain = resample(mask, shape, zoom=zoom) > 0.5
     if not brain.any():
         raise UserError(
-            f"{case.case_id}: nothing is left of the brain at {spacing_mm:g} mm; expected a head, "
-            f"found {case.grid.describe()}. Check the voxel size in the file."
+            f"{case_id}: nothing is left of the brain at {spacing_mm:g} mm; expected a head, "
+            f"found {grid.describe()}. Check the voxel size in the file."
         )
-    image = np.zeros((*shape, len(SEQUENCES)), np.float32)
-    for channel, name in enumerate(SEQUENCES):
-        if name in case.images:
-            values = resample(case.images[name][box], shape, zoom=zoom)
-            image[..., channel] = _standardised(values, brain)
-    label = None if case.label is None else _resampled_label(case.label[box], shape, zoom)
-    return Prepared(image, presence(case.images), label, brain, spacing_mm, box, case.grid)
+    return BrainFrame(brain=brain, spacing_mm=spacing_mm, box=box, case_grid=grid)
+
+
+def prepare_sequence(image: np.ndarray, frame: BrainFrame) -> np.ndarray:
+    """Resamples and standardises a sequence.
+
+    Args:
+        image: float32, the box of the frame.
+        frame: Where the brain lies.
+
+    Returns:
+        float32 [d h w], as a channel of `Prepared.image`.
+    """
+    return _standardised(resample(image, frame.brain.shape, zoom=frame.zoom), frame.brain)
+
+
+def prepare_label(label: np.ndarray, frame: BrainFrame) -> np.ndarray:
+    """Resamples a label, class by class.
+
+    Args:
+        label: uint8, the box of the frame.
+        frame: Where the brain lies.
+
+    Returns:
+        uint8 [d h w], the most probable class of each voxel.
+    """
+    return _resampled_label(label, frame.brain.shape, frame.zoom)
 
 
 def restore(probabilities: np.ndarray, prepared: Prepared) -> np.ndarray:
@@ -139,21 +221,8 @@ def whole_label(label: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return _resampled_label(label, shape, None)
 
 
-def _brain(case: Case) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
+def _brain(mask: np.ndarray) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
     """Returns the brain inside its box, bool, and the box."""
-    mask = np.zeros(case.grid.shape, bool)
-    for image in case.images.values():
-        sample = np.abs(image[::3, ::3, ::3])
-        sample = sample[sample > 0]
-        if not sample.size:
-            sample = np.abs(image[image != 0])
-        if sample.size:
-            mask |= np.abs(image) > _CLEARLY * np.percentile(sample, 99)
-    if not mask.any():
-        raise UserError(
-            f"{case.case_id}: every sequence is zero everywhere; expected images of a brain. "
-            "Check the files."
-        )
     box = _bounds(mask)
     pieces, count = ndimage.label(mask[box])
     if count > 1:
@@ -162,6 +231,7 @@ def _brain(case: Case) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
         kept = np.zeros_like(mask)
         kept[box] = (sizes >= _SPECK * sizes.max())[pieces]
         mask, box = kept, _bounds(kept)
+    del pieces
     return _filled(mask[box]), box
 
 
@@ -195,10 +265,13 @@ def _resampled(
 
 def _standardised(values: np.ndarray, brain: np.ndarray) -> np.ndarray:
     inside = values[brain].astype(np.float64)
-    deviation = inside.std()
-    if deviation <= 1e-6 * max(1.0, abs(inside.mean())):
-        return np.zeros_like(values)
-    return np.where(brain, (values - inside.mean()) / deviation, 0.0).astype(np.float32)
+    mean, deviation = inside.mean(), inside.std()
+    result = np.zeros_like(values)
+    if deviation > 1e-6 * max(1.0, abs(mean)):
+        # Plane by plane, for the sake of memory: in float64.
+        for plane, scores, where in zip(values, result, brain, strict=True):
+            scores[where] = (plane[where] - mean) / deviation
+    return result
 
 
 def _resampled_label(

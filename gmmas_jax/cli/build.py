@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gmmas_jax.cli.memory import add_max_memory
-from gmmas_jax.errors import UserError
+from gmmas_jax.errors import SOME_LEFT_OUT, UserError
 
 if TYPE_CHECKING:
     from data_pipelines.store.build import StoreReport
 
 SUMMARY = "prepare every case of a cohort once, as the store that training reads"
 EXAMPLE = "gmmas build cohort.csv --out store --config configs/gmmas.py"
-
-SOME_SKIPPED = 3
-"""Exit code: the store was built, without cases that could not be used."""
 
 _TOLD = 20
 _MANY = 5000
@@ -63,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strict",
         action="store_true",
         help=f"make no store if a case cannot be used (default: leave it out, name it, and end "
-        f"with exit code {SOME_SKIPPED})",
+        f"with exit code {SOME_LEFT_OUT})",
     )
 
 
@@ -94,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
             whole=whole,
             workers=arguments.workers,
             max_memory=arguments.max_memory,
-            beam=shlex.split(arguments.beam_options or "") if arguments.beam else None,
+            beam=_words(arguments.beam_options or "") if arguments.beam else None,
             strict=arguments.strict,
             on_case=lambda done, _, case_id: progress.done(done, case_id),
         )
@@ -105,7 +102,7 @@ def run(arguments: argparse.Namespace) -> None:
         f"now; content {report.content_sha256[:16]}"
     )
     if report.skipped:
-        raise SystemExit(SOME_SKIPPED)
+        raise SystemExit(SOME_LEFT_OUT)
 
 
 def tell(report: "StoreReport") -> None:
@@ -148,6 +145,16 @@ def _settings(arguments: argparse.Namespace) -> tuple[float, tuple[int, int, int
         )
     depth, height, width = whole
     return spacing_mm, (depth, height, width)
+
+
+def _words(options: str) -> list[str]:
+    try:
+        return shlex.split(options)
+    except ValueError as error:
+        raise UserError(
+            f"--beam-options is {options!r} ({error}); expected words, as on a command line. Close "
+            "the quotes."
+        ) from error
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,11 @@ def predict_folder(
         UserError: If the case cannot be read or the results not written.
     """
     # Of the data side, which importing the library must not load.
+    from data_pipelines.case_files import find_files
     from data_pipelines.readers import read_folder
 
-    _check_convention(predictor, label_convention)
+    check_convention(predictor, label_convention)
+    check_apart(find_files(folder, channel_order=channel_order).seg, Path(out))
     out = output_folder(out)
     case = read_folder(folder, channel_order=channel_order, with_label=False)
     predict_case(
@@ -97,38 +99,75 @@ def predict_cohort(
     """
     from data_pipelines.readers import read_row
 
-    _check_convention(predictor, label_convention)
+    check_convention(predictor, label_convention)
     rows = read_manifest(manifest)
-    _check_names(manifest, rows)
+    check_rows(manifest, rows, Path(out))
     out = output_folder(out)
-    folders: list[Path] = []
+
+    def write(row: Row, case: Case, prediction: Prediction) -> None:
+        write_results(
+            case,
+            prediction,
+            out / row.case_id,
+            identity=predictor.identity,
+            probs=probs,
+            label_convention=label_convention,
+            experimental=experimental,
+        )
+
+    def read(row: Row) -> Case:
+        case = read_row(row, Path(manifest).parent, with_label=False)
+        if row.quality == "fail":
+            case.warnings.append("preprocessing failed for this case (quality in the manifest)")
+        return case
+
+    failed = predict_rows(rows, predictor, read, write)
+    if failed:
+        raise UserError(failure(manifest, rows, failed, out))
+    return [out / row.case_id for row in rows]
+
+
+def predict_rows(
+    rows: Sequence[Row],
+    predictor: Predictor,
+    read: Callable[[Row], Case],
+    write: Callable[[Row, Case, Prediction], None],
+) -> list[str]:
+    """Predicts one case after the other; what is wrong with a case does not stop the others.
+
+    Args:
+        rows: The cases.
+        predictor: The network.
+        read: Row to case.
+        write: Is given each row, its case and what was predicted. Its errors do stop the others:
+            results that cannot be written are hours of work for nothing.
+
+    Returns:
+        The ids of the cases that failed, the reasons of which are told on the error stream.
+    """
     failed: list[str] = []
     with CaseProgress("predict", len(rows)) as progress:
         for count, row in enumerate(rows, 1):
             try:
-                case = read_row(row, Path(manifest).parent, with_label=False)
+                case = read(row)
                 prediction = predictor.predict(case)
             except UserError as error:
                 print(f"{row.case_id}: {error}", file=sys.stderr)
                 failed.append(row.case_id)
             else:
-                folders.append(out / row.case_id)
-                write_results(
-                    case,
-                    prediction,
-                    folders[-1],
-                    identity=predictor.identity,
-                    probs=probs,
-                    label_convention=label_convention,
-                    experimental=experimental,
-                )
+                write(row, case, prediction)
             progress.done(count, row.case_id)
-    if failed:
-        raise UserError(
-            f"{manifest}: {len(failed)} of {len(rows)} cases could not be predicted, for the "
-            f"reasons above: {', '.join(failed)}. Correct them; the others are in {out}."
-        )
-    return folders
+    return failed
+
+
+def failure(
+    manifest: str | os.PathLike[str], rows: Sequence[Row], failed: Sequence[str], out: Path
+) -> str:
+    """Returns the message that names the cases that could not be predicted."""
+    return (
+        f"{manifest}: {len(failed)} of {len(rows)} cases could not be predicted, for the reasons "
+        f"above: {', '.join(failed)}. Correct them; the others are in {out}."
+    )
 
 
 def predict_case(
@@ -158,7 +197,7 @@ def predict_case(
         UserError: If the case has no brain, the results cannot be written, or the convention
             cannot express a label.
     """
-    _check_convention(predictor, label_convention)
+    check_convention(predictor, label_convention)
     out = output_folder(out)
     return write_results(
         case,
@@ -237,14 +276,18 @@ def findings_table(path: Path) -> str:
     return "\n".join(lines)
 
 
-def _check_convention(predictor: Predictor, name: str | None) -> None:
+def check_convention(predictor: Predictor, name: str | None) -> None:
     """Refuses a convention before long work that could not be written."""
     if name is not None:
         convert_back(np.arange(len(predictor.labels)), name)
 
 
-def _check_names(manifest: str | os.PathLike[str], rows: Sequence[Row]) -> None:
-    """Refuses ids that are no name of a folder: nothing may be written outside of `out`."""
+def check_rows(manifest: str | os.PathLike[str], rows: Sequence[Row], out: Path) -> None:
+    """Refuses rows whose results would lie outside of a folder, or where their own mask is.
+
+    Raises:
+        UserError: Naming the row.
+    """
     for row in rows:
         name = row.case_id
         if name in (".", "..") or any(mark in name for mark in "/\\\0"):
@@ -252,3 +295,17 @@ def _check_names(manifest: str | os.PathLike[str], rows: Sequence[Row]) -> None:
                 f"{manifest}: case_id {name!r} cannot be the name of a folder; expected a name "
                 "without slashes. Rename the case."
             )
+        check_apart(None if row.seg is None else Path(manifest).parent / row.seg, out / name)
+
+
+def check_apart(seg: Path | None, out: Path) -> None:
+    """Refuses to write the results of a case over its mask, which may be an expert's work.
+
+    Raises:
+        UserError: If it would.
+    """
+    if seg is not None and seg.resolve() == (out / SEGMENTATION).resolve():
+        raise UserError(
+            f"{seg}: the case's own mask, which the prediction would overwrite; expected results "
+            "in another folder. Give another --out."
+        )

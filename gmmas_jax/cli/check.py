@@ -1,6 +1,7 @@
 """`gmmas check`: the integrity report over a manifest."""
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
 
 from gmmas_jax.cli.memory import add_max_memory
@@ -57,22 +58,24 @@ def run(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     # Before hours of reading.
     output_folder(out.parent)
-    shown: dict[str, CaseProgress] = {}
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder; expected a file. Name one in it: check.json.")
+    with ExitStack() as bars:
+        shown: dict[Path, CaseProgress] = {}
 
-    def on_case(manifest: str, done: int, total: int, case_id: str) -> None:
-        if manifest not in shown:
-            shown[manifest] = CaseProgress(f"check {manifest}", total)
-        shown[manifest].done(done, case_id)
-        if done == total:
-            shown.pop(manifest).__exit__(None, None, None)
+        def on_case(manifest: Path, done: int, total: int, case_id: str) -> None:
+            if manifest not in shown:
+                progress = CaseProgress(f"check {manifest.name}", total)
+                shown[manifest] = bars.enter_context(progress)
+            shown[manifest].done(done, case_id)
 
-    report = check_cohort(
-        arguments.cohort,
-        against=arguments.against,
-        workers=arguments.workers,
-        max_memory=arguments.max_memory,
-        on_case=on_case,
-    )
+        report = check_cohort(
+            arguments.cohort,
+            against=arguments.against,
+            workers=arguments.workers,
+            max_memory=arguments.max_memory,
+            on_case=on_case,
+        )
     write_json(out, report.document())
     for line in report_lines(report, out):
         print(line)

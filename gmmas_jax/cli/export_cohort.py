@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from gmmas_jax.errors import UserError
+from gmmas_jax.errors import SOME_LEFT_OUT, UserError
 
 SUMMARY = "write a cohort in the layout of nnU-Net, BraTS 2023, BIDS or MONAI"
 EXAMPLE = "gmmas export-cohort cohort.csv --layout nnunet --out nnUNet_raw/Dataset501_Glioma"
@@ -43,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for bids, which demands to know it: the images are not skull-stripped",
     )
     parser.add_argument(
-        "--strict", action="store_true", help="a case that cannot be exported is an error"
+        "--strict",
+        action="store_true",
+        help="a case that cannot be exported is an error (default: leave it out, name it, and end "
+        f"with exit code {SOME_LEFT_OUT})",
     )
     parser.add_argument(
         "--workers", type=int, default=2, metavar="N", help="cases written at a time (default 2)"
@@ -53,11 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Exports, and prints what is there."""
     from data_pipelines.exporting.export import export_cohort
-    from gmmas_jax.cli.late_progress import LateProgress
+    from gmmas_jax.cli.progress import CaseProgress
 
     if arguments.workers < 1:
         raise UserError(f"--workers is {arguments.workers}; expected at least 1.")
-    with LateProgress("export") as progress:
+    with CaseProgress("export") as progress:
         done = export_cohort(
             arguments.cohort,
             layout=arguments.layout,
@@ -67,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
             with_skull=arguments.with_skull,
             strict=arguments.strict,
             workers=arguments.workers,
-            on_case=progress.done,
+            on_case=lambda done, total, case_id: progress.done(done, case_id, total=total),
         )
     again = f" ({done.before} of them were there already)" if done.before else ""
     masks = sum(case.seg is not None for case in done.cases)
@@ -79,3 +82,5 @@ def run(arguments: argparse.Namespace) -> None:
                 print(f"  {text}")
             if len(texts) > _SHOWN:
                 print(f"  ... and {len(texts) - _SHOWN} more")
+    if done.refused:
+        raise SystemExit(SOME_LEFT_OUT)

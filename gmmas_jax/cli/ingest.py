@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gmmas_jax.errors import UserError
+from gmmas_jax.errors import SOME_LEFT_OUT, UserError
 
 if TYPE_CHECKING:
     from data_pipelines.ingest.cohort_file import Ingested
@@ -74,7 +74,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, default=2, metavar="N", help="volumes written at a time (default 2)"
     )
     parser.add_argument(
-        "--strict", action="store_true", help="a case that cannot be used is an error"
+        "--strict",
+        action="store_true",
+        help="a case that cannot be used is an error (default: it is refused, the others are "
+        f"written, and the program ends with exit code {SOME_LEFT_OUT})",
     )
 
 
@@ -82,12 +85,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Writes the manifest, and prints what is in it."""
     from data_pipelines.ingest.cohort_file import Clinical, ingest
     from data_pipelines.ingest.gather import Options
-    from gmmas_jax.cli.late_progress import LateProgress
+    from gmmas_jax.cli.progress import CaseProgress
 
     if arguments.workers < 1:
         raise UserError(f"--workers is {arguments.workers}; expected at least 1.")
     order = arguments.channel_order
-    with LateProgress("ingest") as progress:
+    with CaseProgress("ingest") as progress:
         done = ingest(
             arguments.source,
             layout=arguments.layout,
@@ -97,7 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
                 label_convention=arguments.label_convention,
                 volumes=arguments.volumes,
                 workers=arguments.workers,
-                on_case=progress.done,
+                on_case=lambda done, total, case_id: progress.done(done, case_id, total=total),
             ),
             clinical=Clinical(
                 tables=arguments.clinical,
@@ -108,6 +111,8 @@ def run(arguments: argparse.Namespace) -> None:
             strict=arguments.strict,
         )
     print(short_table(done))
+    if done.refused:
+        raise SystemExit(SOME_LEFT_OUT)
 
 
 def short_table(done: "Ingested") -> str:

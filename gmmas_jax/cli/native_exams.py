@@ -7,14 +7,25 @@ from typing import Any
 
 import numpy as np
 
+from gmmas_jax.cases.case import Case
 from gmmas_jax.cases.manifest import Row, read_manifest, write_manifest
 from gmmas_jax.cases.sequences import SEQUENCES
-from gmmas_jax.cli.case_results import SEGMENTATION, predict_cohort
+from gmmas_jax.cli.case_results import (
+    SEGMENTATION,
+    check_apart,
+    check_convention,
+    check_rows,
+    failure,
+    predict_case,
+    predict_rows,
+    write_results,
+)
 from gmmas_jax.cli.preprocess import check_engine, preprocess_manifest
 from gmmas_jax.errors import UserError
-from gmmas_jax.inference.predictor import Predictor
+from gmmas_jax.inference.predictor import Prediction, Predictor
 
 PREPROCESSED = "preprocessed"
+MANIFEST = "cohort.csv"
 NATIVE = "native"
 _LIST = "exam.csv"
 
@@ -50,18 +61,18 @@ def predict_native_folder(
         UserError: Without SimpleITK, or if the exam cannot be read, preprocessed or written.
     """
     check_engine()
+    check_convention(predictor, label_convention)
     from data_pipelines.case_files import find_files
-    from data_pipelines.readers import read_folder
-    from gmmas_jax.cli.case_results import predict_case
 
     files = find_files(folder, channel_order=channel_order)
+    check_apart(files.seg, out)
     images: dict[str, Any] = {name: os.path.abspath(path) for name, path in files.images.items()}
     row = Row(case_id=files.case_id, patient_id=files.case_id, **images)
-    write_manifest(out / PREPROCESSED / _LIST, [row])
-    preprocess_manifest(out / PREPROCESSED / _LIST, out / PREPROCESSED, arguments, workers=1)
-    case = out / PREPROCESSED / files.case_id
-    exam = read_folder(case, with_label=False)
-    exam.warnings.extend(_warnings(case))
+    preprocessed = out / PREPROCESSED
+    write_manifest(preprocessed / _LIST, [row])
+    manifest = preprocess_manifest(preprocessed / _LIST, preprocessed, arguments, workers=1)
+    (row,) = read_manifest(manifest)
+    exam = _read(row, preprocessed)
     predict_case(
         exam,
         predictor,
@@ -70,7 +81,7 @@ def predict_native_folder(
         label_convention=label_convention,
         experimental=experimental,
     )
-    write_native(out, case)
+    write_native(out, preprocessed / row.case_id)
     return out
 
 
@@ -86,30 +97,53 @@ def predict_native_cohort(
 ) -> list[Path]:
     """Does the same for every case of a manifest, each into a folder of its name.
 
+    Returns:
+        The folders of the results.
+
     Raises:
-        UserError: As `predict_native_folder`, when all other cases are done.
+        UserError: As `predict_native_folder`; for what is wrong with a case, when all others are
+            done.
     """
-    wrong: UserError | None = None
-    manifest = out / PREPROCESSED / "cohort.csv"
+    check_engine()
+    check_convention(predictor, label_convention)
+    preprocessed = out / PREPROCESSED
+    manifest = preprocessed / MANIFEST
+    if cohort.resolve() == manifest.resolve():
+        raise UserError(
+            f"{cohort}: lists what was preprocessed already; expected the manifest of the native "
+            "exams. Give that one, or leave out --preprocess."
+        )
+    check_rows(cohort, read_manifest(cohort), out)
+    # What an earlier call preprocessed must not pass for this one's if all cases fail.
+    manifest.unlink(missing_ok=True)
+    wrong: list[str] = []
     try:
-        preprocess_manifest(cohort, out / PREPROCESSED, arguments)
+        preprocess_manifest(cohort, preprocessed, arguments)
     except UserError as error:
         if not manifest.is_file():
             raise
-        wrong = error
-    folders = predict_cohort(
-        manifest,
-        predictor,
-        out,
-        probs=probs,
-        label_convention=label_convention,
-        experimental=experimental,
-    )
-    for row in read_manifest(manifest):
-        write_native(out / row.case_id, out / PREPROCESSED / row.case_id)
-    if wrong is not None:
-        raise wrong
-    return folders
+        wrong.append(str(error))
+
+    def write(row: Row, case: Case, prediction: Prediction) -> None:
+        folder = out / row.case_id
+        write_results(
+            case,
+            prediction,
+            folder,
+            identity=predictor.identity,
+            probs=probs,
+            label_convention=label_convention,
+            experimental=experimental,
+        )
+        write_native(folder, preprocessed / row.case_id)
+
+    rows = read_manifest(manifest)
+    failed = predict_rows(rows, predictor, lambda row: _read(row, preprocessed), write)
+    if failed:
+        wrong.append(failure(manifest, rows, failed, out))
+    if wrong:
+        raise UserError(" ".join(wrong))
+    return [out / row.case_id for row in rows]
 
 
 def write_native(out: Path, case: Path) -> list[Path]:
@@ -144,17 +178,19 @@ def write_native(out: Path, case: Path) -> list[Path]:
     return written
 
 
-def _warnings(case: Path) -> list[str]:
-    """Returns what preprocessing has to say in the report."""
+def _read(row: Row, root: Path) -> Case:
+    """Reads a preprocessed exam, with what preprocessing has to say in the report."""
     from data_pipelines.preprocess.native import read_record
+    from data_pipelines.readers import read_row
 
-    record = read_record(case)
-    words = [f"preprocessing: {fault}" for fault in record["faults"]]
-    words += [f"preprocessing: {note}" for note in record["notes"]]
+    exam = read_row(row, root, with_label=False)
+    record = read_record(root / row.case_id)
+    exam.warnings.extend(f"preprocessing: {fault}" for fault in record["faults"])
+    exam.warnings.extend(f"preprocessing: {note}" for note in record["notes"])
     scale = record["volume_scale"]
     if abs(scale - 1) > 0.01:
-        words.append(
+        exam.warnings.append(
             f"preprocessing: the brain was fitted to the atlas's size; volumes in mL are those on "
             f"the atlas, the patient's are {scale:.2f} times as large"
         )
-    return words
+    return exam

@@ -92,7 +92,9 @@ def train(
     if cohort is not None:
         training_cases(read_manifest(cohort), cohort)
     model, objective = make_model(**config["model"]), make_objective(**config["objective"])
-    _check(config)
+    _check(config, objective)
+    if not generated:
+        _check_stream(config["data"])
     augmentation = make_augmentation(**config["augment"])
     workdir = output_folder(workdir)
     initialize(processes)
@@ -102,11 +104,13 @@ def train(
         assert cohort is not None  # Checked above.
         index = build_for_training(cohort, workdir, config["data"])
     config[SECTION] = of_cases(index.cases, config["objective"]["tasks"])
+    batches = _make_batches(index, config, workers)
+    batches(0)  # What does not fit the cases is told here, before minutes of compiling.
     result = run_training(
         config=config,
         model=model,
         objective=objective,
-        batches=_make_batches(index, config, workers),
+        batches=batches,
         case_name=lambda position: index.cases[position].case_id,
         workdir=workdir,
         transform=augmentation,
@@ -172,9 +176,16 @@ def _train_on_generated(
     return Outcome(result.step, weights)
 
 
-def _check(config: Mapping[str, Any]) -> None:
+def _check(config: Mapping[str, Any], objective: Objective) -> None:
     """Finds mistakes that would else be told after the cohort was prepared."""
     TrainSettings(**config["train"])
+    data = config["data"]
+    if data["views"] != objective.views:
+        raise UserError(
+            f"data.views is {data['views']}; expected {objective.views}, as many views of an "
+            f"example as the objective of {config['name']} has a use for. Set "
+            f"data.views={objective.views}."
+        )
     heads, tasks = list(config["model"]["tasks"]), list(config["objective"]["tasks"])
     unknown = [task for task in tasks if task not in heads]
     if unknown:
@@ -182,6 +193,20 @@ def _check(config: Mapping[str, Any]) -> None:
             f"objective.tasks names {', '.join(unknown)}, but the network has heads for "
             f"{', '.join(heads) or 'no task'}. Name the same tasks in model.tasks."
         )
+
+
+def _check_stream(data: Mapping[str, Any]) -> None:
+    from data_pipelines.pipeline import check_settings
+
+    check_settings(
+        patch=data["patch"],
+        foreground=data["foreground"],
+        sequence_drop=data["sequence_drop"],
+        cutmix=data["cutmix"],
+        cutmix_feather=data["cutmix_feather"],
+        views=data["views"],
+        view_overlap=data["view_overlap"],
+    )
 
 
 def _make_batches(index: "PreparedIndex", config: Mapping[str, Any], workers: int) -> MakeBatches:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import Array
@@ -29,7 +29,12 @@ class Objective:
     holds no label contributes a loss of 0 and a gradient of exactly 0, to the network and to its
     own log-variance. (An optimiser with momentum or decoupled weight decay still moves parameters
     at a gradient of 0.)
+
+    Attributes:
+        views: How many views of an example it compares: what `data.views` must be.
     """
+
+    views: ClassVar[int] = 1
 
     tasks: tuple[str, ...]
     segmentation: SegmentationLoss

@@ -227,7 +227,7 @@ def compile_train_step(
         mesh: From `make_mesh`; calls must be made inside `jax.set_mesh(mesh)`.
         shardings: Of the state, from `state_shardings`.
         seed: The run's seed, for the transform.
-        transform: Is applied to each batch before the step.
+        transform: Is applied to each batch, narrow as it came, before the step.
     """
     compiled = jax.jit(
         step,
@@ -237,10 +237,9 @@ def compile_train_step(
     )
 
     def transform_next(transform: Transform | None, index: Array, batch: Batch) -> Batch:
-        wide = widen(batch)
-        if transform is None:
-            return wide
-        return transform(rng.stream_key(seed, "transform", index), wide)
+        if transform is not None:
+            batch = transform(rng.stream_key(seed, "transform", index), batch)
+        return widen(batch)
 
     # A program of its own. In the step's, XLA's CPU backend would compute it again for each reader
     # of the images: a fifth of the mini network's step.

@@ -70,26 +70,55 @@ def test_all_stages_together_keep_what_must_be_kept(batch, augmented, everything
         assert (result["box"][:, 0] < result["box"][:, 1]).all()
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float16"])
-def test_dtypes_and_shapes_stay(batch, section, everything, dtype):
+@pytest.mark.parametrize("on", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_batches_leave_wide(batch, section, everything, dtype, on):
     images = {name: jnp.asarray(batch[name], dtype) for name in ("image", "whole")}
-    function = make_augmentation(**section(**everything))
-    result = jax.eval_shape(function, jax.random.key(0), batch | images)
-    for name, array in (batch | images).items():
+    labels = {name: jnp.asarray(batch[name], "uint8") for name in ("label", "whole_label")}
+    changes = everything if on else {"flip": (0.5, 0.0, 0.0)}
+    function = make_augmentation(**section(**changes))
+    result = jax.eval_shape(function, jax.random.key(0), batch | images | labels)
+    for name, array in batch.items():
         if name != "targets":
             assert result[name].dtype == array.dtype
             assert result[name].shape == array.shape
 
 
-def test_bfloat16_gives_what_float32_gives_rounded(batch, augmented):
-    changes = {"rotation": {"probability": 1.0}}
-    half = {name: jnp.asarray(batch[name], "bfloat16") for name in ("image", "whole")}
-    full = {name: np.asarray(array, np.float32) for name, array in half.items()}
-    rounded, exact = (augmented(batch | images, 1, **changes) for images in (half, full))
-    for name in half:
-        np.testing.assert_allclose(
-            rounded[name].astype(np.float32), exact[name], rtol=2**-8, atol=1e-6
-        )
+def test_narrow_batches_give_what_wide_ones_give(batch, augmented, everything):
+    narrow = {name: jnp.asarray(batch[name], "float16") for name in ("image", "whole")}
+    narrow |= {name: jnp.asarray(batch[name], "uint8") for name in ("label", "whole_label")}
+    wide = {name: np.asarray(array, batch[name].dtype) for name, array in narrow.items()}
+    one, same = (augmented(batch | arrays, 1, **everything) for arrays in (narrow, wide))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, same)
+
+
+def test_a_patch_without_the_whole_brain(batch, augmented, everything):
+    """All that is drawn is drawn alike; where the whole tells nothing, the patch is the same."""
+    alone = {name: value for name, value in batch.items() if "whole" not in name}
+    result = augmented(alone, 3, **everything)
+    assert set(result) == set(alone) | {"mirrored"}
+    assert np.isfinite(result["image"]).all()
+    assert (result["image"] != batch["image"]).any((1, 2, 3, 4)).all()
+    some = {"flip": (0.5, 0.5, 0.5), "blur": {"probability": 1.0}, "brightness": everything["bias"]}
+    one, other = (augmented(value, 3, **some) for value in (alone, batch))
+    for name, array in one.items():
+        if name != "targets":
+            np.testing.assert_allclose(array, other[name], atol=1e-5)
+
+
+def test_what_is_not_drawn_is_not_computed():
+    """Large arrays that a stage computes from small ones must not leave its loop."""
+
+    def fill(value, number):
+        return value + number * jnp.arange(float(value.size))
+
+    function = jax.jit(lambda chosen, x, n: when(chosen, fill, x, (n,)))
+    arguments = False, jnp.ones(100_003), 2.0
+    np.testing.assert_array_equal(function(*arguments), arguments[1])
+    np.testing.assert_array_equal(function(True, *arguments[1:])[:2], [1, 3])
+    text = function.lower(*arguments).compile().as_text()
+    entry = text[text.index("\nENTRY") :]
+    assert not [line for line in entry.splitlines() if "100003" in line and " fusion(" in line]
 
 
 def test_sequences_are_dropped_but_for_one(batch, augmented):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gmmas_jax.augment.patch import make_augmentation, mirror
+from gmmas_jax.augment.patch import _mirrored, _mirrored_by_index, make_augmentation, mirror
 from gmmas_jax.errors import UserError
 
 VOLUMES = ("image", "whole")
@@ -39,6 +39,15 @@ def test_mirrored_box_still_finds_the_patch():
     result = jax.device_get(mirror(batch, jnp.array([[True, False, False]])))
     first, last = np.round(result["box"][0, :, 0] * 8).astype(int)
     np.testing.assert_array_equal(result["whole"][:, first:last], result["image"])
+
+
+@pytest.mark.parametrize("axes", [(0,), (0, 1, 2)])
+def test_processors_and_accelerators_mirror_alike(axes):
+    rng = np.random.default_rng(1)
+    volume, flips = rng.normal(size=(9, 4, 5, 3, 2)), rng.integers(0, 2, (9, 3)).astype(bool)
+    arrays = jnp.asarray(volume), jnp.asarray(flips)
+    results = (f(*arrays, axes=axes) for f in (_mirrored, _mirrored_by_index))
+    np.testing.assert_array_equal(*results)
 
 
 def test_flip_share_is_kept(batch, augmented):

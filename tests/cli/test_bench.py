@@ -5,25 +5,42 @@ import sys
 import pytest
 
 from gmmas_jax.cli import main
-from gmmas_jax.cli.data_speed import page
+from gmmas_jax.cli.data_speed import ALL, PEERS_LIST, SAME, page
+from gmmas_jax.config import base_config, to_dict
 
 RATE = {"samples_per_s": 6.0, "least": 5.0, "greatest": 8.0, "rounds": 3}
 
 
-def test_page_has_every_stage_and_the_ratio_to_each_peer():
+def test_page_has_every_stage_and_both_ratios_to_each_peer():
     result = {
         "date": "2026-01-01",
         "machine": {"cores": 1},
         "config": "c",
         "patch": [8, 8, 8],
         "batch_size": 2,
-        "stages": {"crop": RATE, "whole": RATE | {"samples_per_s": 9.0}},
-        "peers": {"MONAI, crop": RATE | {"samples_per_s": 4.0}, "MONAI, whole": RATE},
+        "stages": {
+            "crop": RATE,
+            ALL: RATE | {"samples_per_s": 9.0},
+            SAME + ALL: RATE | {"samples_per_s": 12.0},
+        },
+        "peers": {
+            "MONAI, crop": RATE,
+            f"MONAI, {ALL}": RATE | {"samples_per_s": 4.0},
+            f"batchgeneratorsv2, {ALL}": RATE,
+        },
     }
     text = page(result)
     assert "| crop | 6.0 | 5.0 | 8.0 | 3 |" in text
-    assert "- MONAI, crop: 1.50\n- MONAI, whole: 1.50\n" in text
-    assert "theirs" not in page(result | {"peers": {}})
+    same, own = text.index("(a) same crops + same augmentations"), text.index("(b) ours as")
+    assert "- MONAI: 3.00\n- batchgeneratorsv2: 2.00\n" in text[same:own]
+    assert "- MONAI: 2.25\n- batchgeneratorsv2: 1.50\n" in text[own:]
+    assert "peer" not in page(result | {"peers": {}, "stages": {"crop": RATE}})
+
+
+def test_the_peers_list_is_a_section_of_the_config():
+    section = to_dict(base_config())["augment"]
+    for name, changes in PEERS_LIST.items():
+        assert set(changes) <= set(section[name])
 
 
 @pytest.mark.slow
@@ -38,7 +55,7 @@ def test_every_stage_is_measured(tmp_path):
     (path,) = tmp_path.glob("data_speed-*.json")
     result = json.loads(path.read_text())
     assert result["machine"]["cores"] == 1
-    assert {"crop", "batches (tf.data)", "augment", "whole"} <= set(result["stages"])
+    assert {"crop", "batches (tf.data)", "augment", ALL} <= set(result["stages"])
     assert all(rate["samples_per_s"] > 0 for rate in result["stages"].values())
     assert path.with_suffix(".md").is_file()
 

@@ -74,6 +74,7 @@ def test_strict_makes_no_store(cohort, tmp_path, capsys):
         (["--whole", "a"], "--whole is 'a'"),
         (["--max-memory", "much"], "'much' is no size; expected for example 8G"),
         (["--beam-options=--x"], "--beam-options without --beam"),
+        (["--beam", "--beam-options=--x='a"], "No closing quotation"),
     ],
 )
 def test_bad_options_are_refused(cohort, tmp_path, capsys, options, told):

@@ -70,3 +70,8 @@ def test_mistakes(tmp_path, capsys, words, message):
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not (tmp_path / "check.json").exists()
+
+
+def test_a_folder_as_report_is_refused_before_the_work(cohort, tmp_path, capsys):
+    assert main(["check", str(cohort), "--out", str(tmp_path)]) == 2
+    assert f"--out {tmp_path}: is a folder; expected a file" in capsys.readouterr().err

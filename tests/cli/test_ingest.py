@@ -11,6 +11,7 @@ import pytest
 from data_pipelines.readers import read_row
 from gmmas_jax.cases.manifest import read_manifest
 from gmmas_jax.cli import main
+from gmmas_jax.errors import SOME_LEFT_OUT
 from tests.cli.cohorts import write_cohort
 from tests.data_pipelines.ingest.layout_trees import plant, plant_brats2021, plant_brats2023
 
@@ -20,7 +21,11 @@ _MAIN = "import sys; from gmmas_jax.cli import main; sys.exit(main(sys.argv[1:])
 
 
 def ingest(*words):
-    return main(["ingest", *map(str, words)])
+    """Returns the exit code."""
+    try:
+        return main(["ingest", *map(str, words)])
+    except SystemExit as stopped:
+        return stopped.code
 
 
 def refusal(capsys, *words):
@@ -36,7 +41,7 @@ def test_manifest_record_and_table(tmp_path, capsys):
     plant_brats2021(tmp_path / "Mein Ordner ü", "BraTS2021_00001", "BraTS2021_00002")
     plant(tmp_path / "Mein Ordner ü", "BraTS2021_00003/BraTS2021_00003_seg.nii.gz")
     out = tmp_path / "cohort.csv"
-    assert ingest(tmp_path / "Mein Ordner ü", "--out", out) == 0
+    assert ingest(tmp_path / "Mein Ordner ü", "--out", out) == SOME_LEFT_OUT
     rows = read_manifest(out)
     assert [row.case_id for row in rows] == ["BraTS2021_00001", "BraTS2021_00002"]
     assert rows[0].t1c == "Mein Ordner ü/BraTS2021_00001/BraTS2021_00001_t1ce.nii.gz"
@@ -147,14 +152,14 @@ def test_a_manifest_takes_more_tables_and_another_place(tmp_path):
     table = tmp_path / "own.csv"
     table.write_text("case_id,mgmt\ncase-1,methylated\n", encoding="utf-8")
     (tmp_path / "cohort" / "case-2" / "seg.nii.gz").unlink()
-    assert ingest(cohort, "--clinical", table, "--out", tmp_path / "more.csv") == 0
+    assert ingest(cohort, "--clinical", table, "--out", tmp_path / "more.csv") == SOME_LEFT_OUT
     before, after = read_manifest(cohort), read_manifest(tmp_path / "more.csv")
     assert [row.case_id for row in after] == ["case-0", "case-1"]
     assert (after[1].mgmt, after[1].idh, after[1].split) == ("methylated", "mutant", "train")
     assert after[1].label_convention == before[1].label_convention
     assert after[0].t1n == "cohort/case-0/t1n.nii.gz"
     words = ("--layout", "manifest", "--label-convention", "brats2024")
-    assert ingest(cohort, *words, "--out", tmp_path / "more.csv") == 0
+    assert ingest(cohort, *words, "--out", tmp_path / "more.csv") == SOME_LEFT_OUT
     assert read_manifest(tmp_path / "more.csv")[0].label_convention == "brats2024"
 
 
@@ -208,3 +213,29 @@ def test_a_disk_without_room_stops_an_export_with_one_message(tmp_path):
     assert "File too large" in done.stderr
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
     assert main(words) == 0
+
+
+@pytest.mark.parametrize("order", [("mapping.csv", "tcga.csv"), ("tcga.csv", "mapping.csv")])
+def test_a_table_that_renames_patients_is_joined_before_one_that_knows_the_new_names(
+    tmp_path, order
+):
+    plant_brats2021(tmp_path / "scans", "BraTS19_TCIA02_606_1")
+    (tmp_path / "mapping.csv").write_text(
+        "BraTS_2019_subject_ID,TCGA_TCIA_subject_ID\nBraTS19_TCIA02_606_1,TCGA-06-5417\n"
+    )
+    (tmp_path / "tcga.csv").write_text("Patient ID,IDH status\nTCGA-06-5417,WT\n")
+    words = [word for name in order for word in ("--clinical", tmp_path / name)]
+    out = tmp_path / "cohort.csv"
+    assert ingest(tmp_path / "scans", *words, "--out", out) == 0
+    (row,) = read_manifest(out)
+    assert (row.patient_id, row.idh, row.site) == ("TCGA-06-5417", "wildtype", "TCGA-06")
+
+
+def test_an_export_that_leaves_cases_out_says_so_by_its_exit_code(tmp_path, capsys):
+    cohort = write_cohort(tmp_path)
+    (tmp_path / read_manifest(cohort)[0].t1n).unlink()
+    words = ["export-cohort", str(cohort), "--layout", "bids", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 3
+    assert "Refused (1):" in capsys.readouterr().out

@@ -153,6 +153,21 @@ def test_a_case_id_cannot_lead_out_of_the_output_folder(predictor: Predictor, tm
     assert not (tmp_path / "escaped").exists()
 
 
+def test_a_mask_of_the_input_is_never_overwritten(predictor: Predictor, tmp_path: Path):
+    manifest = cohort(tmp_path, count=1)
+    (tmp_path / "case0/case-seg.nii.gz").rename(tmp_path / "case0/seg.nii.gz")
+    (row,) = read_manifest(manifest)
+    write_manifest(manifest, [dataclasses.replace(row, seg="case0/seg.nii.gz")])
+    before = (tmp_path / "case0/seg.nii.gz").read_bytes()
+    for action in (
+        lambda: predict_folder(tmp_path / "case0", predictor, tmp_path / "case0"),
+        lambda: predict_cohort(manifest, predictor, tmp_path),
+    ):
+        with pytest.raises(UserError, match=r"seg.nii.gz: the case's own mask.* another --out"):
+            action()
+    assert (tmp_path / "case0/seg.nii.gz").read_bytes() == before
+
+
 def test_an_unwritable_output_folder_is_told_before_work(predictor: Predictor, tmp_path: Path):
     source = write_case(tmp_path / "in", RAS)
     blocked = tmp_path / "blocked"

@@ -99,6 +99,25 @@ def test_longer_run_goes_on_from_the_checkpoint(finished, train, tmp_path, capsy
     assert parts.sha256 == whole.sha256
 
 
+def test_run_with_composites_and_balance_goes_on_as_if_it_had_not_stopped(
+    finished, train, tmp_path
+):
+    mixed = ("cutmix=1", "cutmix_task=idh", "cutmix_feather=1", "balance=idh")
+    words = [f"--config.data.{option}" for option in mixed]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(whole, *words) == 0
+    assert train(parts, *words, "--config.train.steps=2") == 0
+    assert train(parts, *words) == 0
+    losses = [
+        [row["loss"] for row in read_log(folder / "metrics.jsonl")]
+        for folder in (whole, parts, finished)
+    ]
+    assert losses[0] == losses[1]
+    assert losses[0][2] != losses[2][2]  # The options reached the stream.
+    ours, theirs = (load_weights(folder / "weights") for folder in (parts, whole))
+    assert ours.sha256 == theirs.sha256
+
+
 def test_finished_run_writes_the_same_weights_again(finished, train):
     before = (finished / "weights" / "weights.safetensors").read_bytes()
     assert train(finished) == 0

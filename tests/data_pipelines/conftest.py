@@ -4,11 +4,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
-from data_pipelines.prepared import PreparedCase, PreparedIndex, store_case, stored_facts
+from data_pipelines.prepared import PreparedCase, PreparedIndex, index_facts
+from data_pipelines.store.one_case import Item, build_case
 from gmmas_jax.cases.case import Case, Grid
+from gmmas_jax.cases.manifest import Row
 from gmmas_jax.cases.sequences import SEQUENCES
 
 _BESIDE = Path(__file__).parents[2].parent / "shared" / "data"
@@ -54,6 +57,27 @@ def make_case() -> Callable[..., Case]:
     return _case
 
 
+def _written(case: Case, folder: Path, **columns: str | None) -> Row:
+    """Writes a case as NIfTI and returns its row, with paths relative to the folder."""
+    folder.mkdir(exist_ok=True)
+    paths = {}
+    for name, array in {**case.images, "seg": case.label}.items():
+        if array is not None:
+            paths[name] = f"{case.case_id}-{name}.nii.gz"
+            nib.save(nib.Nifti1Image(array, case.grid.affine), folder / paths[name])
+    convention = "brats2023" if "seg" in paths else None
+    return Row(
+        **{"patient_id": case.case_id, "label_convention": convention} | paths | columns,
+        case_id=case.case_id,
+    )
+
+
+@pytest.fixture
+def write_case() -> Callable[..., Row]:
+    """Returns the function that writes a case as NIfTI."""
+    return _written
+
+
 @pytest.fixture
 def make_index(tmp_path: Path) -> Callable[..., PreparedIndex]:
     """Returns a function that stores cases and returns their index."""
@@ -61,17 +85,19 @@ def make_index(tmp_path: Path) -> Callable[..., PreparedIndex]:
     def make(*cases: Case, tasks: dict[str, dict[str, str]] | None = None) -> PreparedIndex:
         entries = []
         for case in cases:
-            store_case(case, tmp_path / case.case_id, spacing_mm=1.0, whole=WHOLE)
-            facts = stored_facts(tmp_path / case.case_id)
-            assert facts is not None
+            row = _written(case, tmp_path / "images", **(tasks or {}).get(case.case_id, {}))
+            item = Item(
+                row=row, root=tmp_path / "images", work=tmp_path, spacing_mm=1.0, whole=WHOLE
+            )
+            built = build_case(item)
             entries.append(
                 PreparedCase(
                     case_id=case.case_id,
                     patient_id=case.case_id,
                     split="train",
-                    file=case.case_id,
-                    tasks=(tasks or {}).get(case.case_id, {}),
-                    **facts,
+                    file=built.path.name,
+                    tasks=row.tasks,
+                    **index_facts(built.facts.meta),
                 )
             )
         return PreparedIndex(tmp_path, 1.0, WHOLE, tuple(entries))

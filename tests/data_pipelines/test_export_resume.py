@@ -11,6 +11,7 @@ import pytest
 
 from data_pipelines.exporting import export as exporting
 from data_pipelines.exporting.export import export_cohort
+from data_pipelines.exporting.journal import FORMAT
 from data_pipelines.ingest.companion import COMPANION
 from data_pipelines.readers import read_row
 from gmmas_jax.cases.manifest import read_manifest, write_manifest
@@ -60,7 +61,7 @@ def test_links(cohort, tmp_path):
     assert not os.path.samefile(mask, out / "labelsTr" / "übung_2_b.nii.gz")
     assert os.path.samefile(cohort.parent / "2" / "seg.nii.gz", out / "labelsTr" / "007.nii.gz")
     (out / ".gmmas-export.jsonl").write_text(
-        json.dumps({"format": 1, "layout": "nnunet"}) + "\n", encoding="utf-8"
+        json.dumps({"format": FORMAT, "layout": "nnunet"}) + "\n", encoding="utf-8"
     )
     export_cohort(cohort, layout="nnunet", out=out, link=True)
     assert os.path.samefile(source, target)
@@ -114,6 +115,29 @@ def test_what_changed_is_written_again(cohort, tmp_path):
     # What was read as oedema before is necrosis now.
     row = ingest_back(out, "nnunet")[1]
     assert read_row(row, out).label[4, 5, 5] != OURS[::-1, ::-1][4, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("layout", "old", "new"),
+    [
+        ("nnunet", "imagesTr/007_0000.nii.gz", "imagesTs/007_0000.nii.gz"),
+        ("brats2023", "val/BraTS-GLI-00002-000/", "test/BraTS-GLI-00002-000/"),
+    ],
+)
+def test_a_case_that_moves_to_the_test_split_leaves_the_training_folder(
+    cohort, tmp_path, layout, old, new
+):
+    """nnU-Net trains on what lies in its folder."""
+    out = tmp_path / "out"
+    export_cohort(cohort, layout=layout, out=out)
+    before = {path.relative_to(out).as_posix() for path in out.rglob("*.nii.gz")}
+    assert any(path.startswith(old) for path in before)
+    change(cohort, 2, split="test")
+    assert export_cohort(cohort, layout=layout, out=out).before == 3
+    after = {path.relative_to(out).as_posix() for path in out.rglob("*.nii.gz")}
+    assert len(after) == len(before)
+    assert not any(path.startswith(old) for path in after)
+    assert any(path.startswith(new) for path in after)
 
 
 def test_folders_of_something_else_are_refused(cohort, tmp_path):

@@ -265,6 +265,19 @@ def test_a_header_that_promises_more_than_is_there_claims_no_memory(tmp_path):
     assert peak < 2**24
 
 
+@pytest.mark.parametrize(("dtype", "slope"), [(np.int16, 0.5), (np.float64, 1.0)])
+def test_a_volume_is_in_memory_once(tmp_path, dtype, slope):
+    """Neither its stored voxels nor float64 of all while they are scaled."""
+    image = nib.Nifti1Image(np.arange(160**3).reshape(160, 160, 160).astype(dtype), LPS)
+    image.header.set_slope_inter(slope, 0)
+    nib.save(image, tmp_path / "x.nii.gz")
+    tracemalloc.start()
+    read_volume(tmp_path / "x.nii.gz")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.6 * 4 * 160**3
+
+
 def test_a_path_that_leads_nowhere(tmp_path, monkeypatch):
     assert "no such file" in refusal(tmp_path / "x.nii.gz")
     assert "is a folder" in refusal(tmp_path)

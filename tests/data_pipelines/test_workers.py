@@ -23,6 +23,11 @@ def moody(item):
     if kind == "killed always" or (kind == "killed once" and not marker.exists()):
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "too large" or (kind == "too large once" and not marker.exists()):
+        marker.touch()
+        raise MemoryError
+    if kind == "no answer":
+        raise TimeoutError(110, "Connection timed out")
     if kind == "slow":
         time.sleep(60)
     return kind
@@ -48,6 +53,16 @@ def test_a_killed_worker_costs_no_other_case(tmp_path):
     assert [results[n] for n in (0, 1, 4)] == ["fine", "killed once", "fine"]
     assert str(results[2]) == "bad case"
     assert "killed always: its worker died twice (exit code -9)" in str(results[3])
+
+
+def test_memory_that_ran_out_costs_no_other_case(tmp_path):
+    kinds = ["fine", "too large", "too large once", "no answer"]
+    tasks = [Task(kind, (kind, Path(tmp_path) / f"{n}")) for n, kind in enumerate(kinds)]
+    results = run_cases(moody, tasks, workers=2)
+    assert results[0] == "fine"
+    assert "too large: memory ran out twice, the second time" in str(results[1])
+    assert results[2] == "too large once"
+    assert "no answer: [Errno 110] Connection timed out, twice" in str(results[3])
 
 
 def test_a_slow_case_is_told(tmp_path):

@@ -224,12 +224,30 @@ def test_rows_that_can_be_read_are_read(tmp_path):
     assert read_rows(manifest(tmp_path, "a,x,3")) == ([row("a", t1n="x", age=3.0)], [])
 
 
+def test_rows_after_a_cell_of_two_lines_keep_their_numbers(tmp_path):
+    """Also after a line separator that is none for CSV."""
+    path = manifest(tmp_path, '"a\n1",x,3', "b\u2028,x,old", "c,y,4")
+    rows, findings = read_rows(path)
+    assert [row.case_id for row in rows] == ["a\n1", "c"]
+    assert [f.found for f in findings] == ["row 4, column age: 'old' is no number from 0 on"]
+
+
+@pytest.mark.multiprocess
+def test_wrong_rows_of_the_other_manifest_are_told(tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    path = manifest(other, "o,x,old", "p,,3")
+    report = check_cohort(manifest(tmp_path, "a,,3"), against=[path], workers=1)
+    told = [f.found for f in report.findings if f.code == "manifest.row"]
+    assert told == [f"{path}, row 2, column age: 'old' is no number from 0 on"]
+
+
 def test_a_table_that_is_wrong_as_a_whole_is_refused(tmp_path):
     with pytest.raises(UserError, match="unknown column 'colour'"):
         read_rows(manifest(tmp_path, "a,red", header="case_id,colour"))
-    with pytest.raises(UserError, match="more than 100 rows are wrong, the first because: row 2"):
-        read_rows(manifest(tmp_path, *[f"{n},x,old" for n in range(120)]))
-    with pytest.raises(UserError, match="no case in it"):
+    with pytest.raises(UserError, match="101 rows are wrong, the first because: row 3"):
+        read_rows(manifest(tmp_path, "good,x,", *[f"{n},x,old" for n in range(101)]))
+    with pytest.raises(UserError, match="row 2, column age: 'old' is no number"):
         read_rows(manifest(tmp_path, "b,x,old"))
     with pytest.raises(UserError, match="cannot be read"):
         read_rows(tmp_path / "none.csv")
@@ -270,7 +288,7 @@ def test_a_lost_case_is_told_with_its_name(tmp_path, monkeypatch):
     (finding,) = [f for f in report.findings if f.level == "error"]
     assert (finding.code, finding.case_id) == ("case.lost", "a")
     assert finding.found == "its worker died twice (exit code -9)"
-    assert seen == [("cohort.csv", 1, 2, "a")]
+    assert seen == [(tmp_path / "cohort.csv", 1, 2, "a")]
     document = json.loads(json.dumps(report.document(), allow_nan=False))
     assert [case["errors"] for case in document["cases"]] == [1, 0]
     assert document["cases"][1]["brain_ml"] > 1000

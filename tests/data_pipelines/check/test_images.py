@@ -12,6 +12,7 @@ from data_pipelines.check.signature import LENGTH, SAME, signature, similar_pair
 from data_pipelines.check.volume import block_means, reduce_volume
 from data_pipelines.nifti import read_volume
 from gmmas_jax.cases.case import Grid
+from gmmas_jax.cases.geometry import to_canonical
 from gmmas_jax.cases.sequences import SEQUENCES, SUBSETS
 from tests.data_pipelines.check.heads import AFFINE, SHAPE, make_head
 
@@ -119,16 +120,20 @@ def test_similar_pairs_are_all_pairs(monkeypatch):
     assert list(similar_pairs(np.zeros((3, LENGTH), np.float16))) == []
 
 
+def reduced(array, grid):
+    return reduce_volume(np.ascontiguousarray(to_canonical(array, grid.affine)[0]), grid)
+
+
 def test_hash_is_of_the_voxels_and_not_of_the_file(images, tmp_path):
     image = images["t1n"].round()
-    one = reduce_volume(image, Grid(SHAPE, AFFINE))[0]
+    one = reduced(image, Grid(SHAPE, AFFINE))[0]
     turned = np.diag([4.0, 4.0, 4.0, 1.0])
     turned[:2, 3] = [-4 * (SHAPE[0] - 1), -4 * (SHAPE[1] - 1)]
-    same = reduce_volume(image[::-1, ::-1], Grid(SHAPE, turned))[0]
+    same = reduced(image[::-1, ::-1], Grid(SHAPE, turned))[0]
     assert same.content_hash == one.content_hash
-    assert reduce_volume(2 * image, Grid(SHAPE, AFFINE))[0].content_hash != one.content_hash
+    assert reduced(2 * image, Grid(SHAPE, AFFINE))[0].content_hash != one.content_hash
     minus = np.where(image == 0, np.float32(-0.0), image)
-    assert reduce_volume(minus, Grid(SHAPE, AFFINE))[0].content_hash == one.content_hash
+    assert reduced(minus, Grid(SHAPE, AFFINE))[0].content_hash == one.content_hash
 
 
 def test_block_means():
@@ -141,7 +146,7 @@ def test_block_means():
 
 
 def test_what_is_measured(images):
-    volume, nonzero = reduce_volume(images["t1n"], Grid(SHAPE, AFFINE))
+    volume, nonzero = reduced(images["t1n"], Grid(SHAPE, AFFINE))
     brain = images["t1n"] > 0
     assert volume.stripped
     assert volume.foreground_ml == pytest.approx(brain.sum() * 0.064, rel=0.01)
@@ -149,7 +154,7 @@ def test_what_is_measured(images):
     assert volume.faces_cm2 == (0,) * 6
     np.testing.assert_array_equal(nonzero, np.flip(brain, (0, 1)))
     cut = images["t1n"][:, :, :20]
-    faces = reduce_volume(cut, Grid(cut.shape, AFFINE))[0].faces_cm2
+    faces = reduced(cut, Grid(cut.shape, AFFINE))[0].faces_cm2
     assert faces[5] == pytest.approx(np.count_nonzero(cut[:, :, -1]) * 0.16, rel=0.02)
     assert sum(faces) == faces[5]
 
@@ -162,7 +167,7 @@ def test_real_cases(real_data, case):
     coarse = {}
     for name, old in zip(SEQUENCES, ("t1", "t1ce", "t2", "flair"), strict=True):
         path = real_data / "brats18" / case / f"{case}_{old}.nii.gz"
-        volume = reduce_volume(*read_volume(path))[0]
+        volume = reduced(*read_volume(path))[0]
         assert volume.stripped
         coarse[name] = volume.coarse
     assert suspected_names(coarse, volume.coarse_mm) == {}

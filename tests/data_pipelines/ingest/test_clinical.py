@@ -211,7 +211,7 @@ def test_brats_names_of_all_years(table):
     rows, report = join([case(name) for name in cases], read)
     assert {row.patient_id for row in rows} == {"TCGA-06-5417"}
     assert {row.grade for row in rows} == {None}
-    assert {row.site for row in rows} == {"TCIA02"}
+    assert {row.site for row in rows} == {"TCGA-06"}
     assert report.unmatched_entries == ["BraTS19_TMC_2_1"]
     # NA is nobody's name.
     assert join([case("NA")], read)[1].unmatched_cases == ["NA"]

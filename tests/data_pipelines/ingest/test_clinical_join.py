@@ -1,8 +1,11 @@
 import dataclasses
 import json
 
-from data_pipelines.ingest.clinical import join, rows_of
+import pytest
+
+from data_pipelines.ingest.clinical import join, read_clinical, rows_of
 from data_pipelines.ingest.clinical_entry import id_key
+from data_pipelines.ingest.sites import brats_site, tcga_site
 from gmmas_jax.cases.manifest import Row, read_manifest, write_manifest
 
 UCSF = (
@@ -56,6 +59,48 @@ def test_what_the_manifest_has_is_kept(table):
     assert (row.idh, row.age, row.mgmt) == ("wildtype", 60.4, "methylated")
     assert report.conflicts == ["a: idh is wildtype in the manifest (kept) and mutant in table.csv"]
     assert report.filled == {"mgmt": 1}
+
+
+MAPPING = "BraTS_2019_subject_ID,TCGA_TCIA_subject_ID\nBraTS19_TCIA02_606_1,TCGA-06-5417\n"
+TCGA = "Patient ID,IDH status\nTCGA-06-5417,WT\n"
+
+
+def test_two_names_of_one_hospital_are_no_conflict(table):
+    (row,), first = join([case("BraTS19_TCIA02_606_1", site="TCGA-06")], table(MAPPING))
+    (row,), second = join([row], table(TCGA))
+    assert (row.idh, row.site) == ("wildtype", "TCGA-06")
+    assert first.conflicts == second.conflicts == []
+
+
+def test_another_site_is_told_and_does_not_stop_the_join(table):
+    (row,), first = join([case("BraTS19_TCIA02_606_1", site="Hamburg")], table(MAPPING))
+    (row,), second = join([row], table(TCGA))
+    assert (row.idh, row.site, row.patient_id) == ("wildtype", "Hamburg", "TCGA-06-5417")
+    for report in (first, second):
+        (told,) = report.conflicts
+        assert "site is Hamburg in the manifest (kept) and TCGA-06 in " in told
+
+
+def test_the_sites_of_brats_and_tcga_agree_in_the_published_mapping(real_data):
+    rows = rows_of(read_clinical(real_data / "clinical" / "BraTS19_name_mapping.csv"))
+    known = [(row.site, row.patient_id) for row in rows if row.patient_id.startswith("TCGA")]
+    assert len(known) == 167
+    assert all(tcga_site(patient) == site for site, patient in known)
+
+
+@pytest.mark.parametrize(
+    ("name", "site"),
+    [
+        ("Brats18_TCIA02_606_1", "TCGA-06"),
+        ("Brats18_CBICA_AAB_1", "CBICA"),
+        ("BraTS19_2013_1_1", "2013"),
+        ("Brats18_TCIA07_600_1", "TCIA07"),
+        ("Brats17_TCIA_606_1", None),
+        ("BraTS2021_00097", None),
+    ],
+)
+def test_the_hospital_that_an_id_of_brats_names(name, site):
+    assert brats_site(name) == site
 
 
 def test_what_belongs_to_one_exam_stays_with_it(table):

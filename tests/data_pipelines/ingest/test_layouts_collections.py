@@ -58,7 +58,7 @@ def test_brats2021_with_folders_of_grades(tmp_path):
     assert not found.refused
     new, first, second, federated = found.rows
     assert first.patient_id == second.patient_id == "Brats18_TCIA01_201"
-    assert (first.timepoint, second.timepoint, first.site) == ("1", "2", "TCIA01")
+    assert (first.timepoint, second.timepoint, first.site) == ("1", "2", "TCGA-02")
     assert (new.patient_id, new.timepoint, new.site) == ("BraTS2021_00005", None, None)
     assert federated.site == "17"
     assert {row.label_convention for row in found.rows} == {"brats2021"}

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
 
 from data_pipelines.store.build import StoreReport, build_store
@@ -12,27 +10,14 @@ from gmmas_jax.cases.manifest import Row
 
 
 @pytest.fixture
-def rows(tmp_path: Path, make_case) -> list[Row]:
+def rows(tmp_path: Path, make_case, write_case) -> list[Row]:
     """Writes three cases as NIfTI and returns their rows, with paths relative to `tmp_path`."""
     found = []
     for case_id in ("one", "two", "three"):
         case = make_case(case_id, labelled=case_id != "three", tumour=case_id == "one")
-        paths = {}
-        arrays = {**case.images, "seg": case.label}
-        for name, array in arrays.items():
-            if array is not None:
-                paths[name] = f"{case_id}-{name}.nii.gz"
-                nib.save(nib.Nifti1Image(array, np.diag([1.0, 1, 1, 1])), tmp_path / paths[name])
-        found.append(
-            Row(
-                case_id=case_id,
-                patient_id=case_id,
-                label_convention="brats2023" if "seg" in paths else None,
-                idh="mutant" if case_id == "one" else None,
-                split="train" if case_id == "one" else "val",
-                **paths,
-            )
-        )
+        first = case_id == "one"
+        answers = {"idh": "mutant" if first else None, "split": "train" if first else "val"}
+        found.append(write_case(case, tmp_path, **answers))
     return found
 
 

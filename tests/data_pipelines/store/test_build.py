@@ -1,10 +1,12 @@
 """Building a store: once, resumable, and every bad case named."""
 
 import dataclasses
+import gzip
 import json
 import os
 import resource
 import shutil
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
@@ -14,7 +16,10 @@ import pytest
 from data_pipelines.prepared import read_index
 from data_pipelines.readers import read_row
 from data_pipelines.store import files, one_case
+from data_pipelines.store.exam_record import exam_record
+from data_pipelines.store.one_case import Item, build_case
 from data_pipelines.store.record import map_record, verify_record
+from data_pipelines.store.spread import bytes_each
 from gmmas_jax.cases.prepare import prepare, whole_label, whole_volume
 from gmmas_jax.errors import UserError
 
@@ -24,11 +29,11 @@ def reads(monkeypatch) -> list[str]:
     """Returns the ids of the cases that were read, in a list that grows."""
     ids = []
 
-    def counted(row, root):
-        ids.append(row.case_id)
-        return read_row(row, root)
+    def counted(exam, **settings):
+        ids.append(exam.case_id)
+        return exam_record(exam, **settings)
 
-    monkeypatch.setattr(one_case, "read_row", counted)
+    monkeypatch.setattr(one_case, "exam_record", counted)
     return ids
 
 
@@ -63,6 +68,25 @@ def test_the_index_holds_what_preparing_each_case_gives(rows, build, tmp_path):
     assert index.open(1).foreground == ()
     assert index.cases[0].tasks == {"idh": "mutant"}
     assert [case.case_id for case in index.select("val").cases] == ["two", "three"]
+
+
+def test_an_exam_is_prepared_within_the_memory_of_three_of_its_sequences(
+    make_case, write_case, tmp_path
+):
+    """One sequence and what is made of it at a time; of the record, float16 of the brain's box."""
+    shape, head = (128, 128, 128), slice(18, 110)
+    case = make_case("big", shape=shape)
+    outside = np.ones(shape, bool)
+    outside[head, head, head] = False
+    for image in case.images.values():
+        image[outside] = 0
+    row = write_case(case, tmp_path)
+    item = Item(row=row, root=tmp_path, work=tmp_path, spacing_mm=1.0, whole=(40, 40, 40))
+    tracemalloc.start()
+    build_case(item)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3.25 * 4 * np.prod(shape)  # The buffer of a file that is read has reserves.
 
 
 def test_foreground_lists_the_voxels_of_each_class(rows, build):
@@ -224,6 +248,22 @@ def test_failed_quality_is_left_out_by_name(rows, build):
     report = build(rows)
     assert report.failed_quality == ("one",)
     assert [case.case_id for case in report.index.cases] == ["two", "three"]
+
+
+def test_a_worker_is_reckoned_by_the_largest_file_that_can_be_read(rows, tmp_path):
+    """nibabel has errors of its own kinds for a voxel type that is none, and for cut gzip."""
+    item = Item(row=rows[0], root=tmp_path, work=tmp_path, spacing_mm=1.0, whole=(4, 4, 4))
+    path = tmp_path / rows[0].t1n
+    for place in (rows[0].t1n, rows[0].t1c, rows[0].t2w, rows[0].t2f):
+        content = bytearray(gzip.decompress((tmp_path / place).read_bytes()))
+        content[70:72] = (777).to_bytes(2, "little")
+        (tmp_path / place).write_bytes(gzip.compress(content))
+    path.write_bytes(path.read_bytes()[:100])
+    small = bytes_each([item])
+    nib.save(nib.Nifti1Image(np.ones((64, 64, 64), np.uint8), np.eye(4)), path)
+    assert bytes_each([item]) - small > 32 * (64**3 - 12 * 11 * 10) - 1
+    finer = dataclasses.replace(item, spacing_mm=0.5)
+    assert bytes_each([finer]) - bytes_each([item]) == 7 * 20 * 64**3
 
 
 def test_progress_is_told_case_by_case(rows, build):

@@ -90,3 +90,21 @@ def test_a_cut_record_is_told(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match=r"case\.tfrecord: damaged: \d+ bytes, expected \d+"):
         read_facts(path)
+
+
+def test_damage_anywhere_in_the_beginning_is_told_and_is_no_other_error(tmp_path):
+    """Where a record tells its length, its places and what it is."""
+    path = tmp_path / "case.tfrecord"
+    write(path)
+    whole = path.read_bytes()
+    start, told = whole.index(b"gmmascas"), []
+    for place in range(start, read_facts(path).base):
+        content = bytearray(whole)
+        content[place] ^= 0xA5
+        path.write_bytes(content)
+        try:
+            read_facts(path)
+        except UserError as error:
+            told.append(str(error))
+    assert len(told) > 50
+    assert all("`gmmas build`" in message for message in told)
