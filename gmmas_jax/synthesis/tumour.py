@@ -36,7 +36,7 @@ class Tumour(NamedTuple):
         tumour = jnp.where(core >= self.oedema, 1, 2)
         tumour = jnp.where(self.enhancing > jnp.maximum(core, self.oedema), 3, tumour)
         largest = jnp.maximum(self.enhancing, jnp.maximum(core, self.oedema))
-        return jnp.where(rest >= largest, 0, tumour)
+        return jnp.where(rest >= largest, 0, tumour).astype(jnp.int32)
 
 
 class Habit(NamedTuple):

@@ -91,8 +91,9 @@ def test_outputs_of_every_config(name, arg):
     assert {leaf.dtype.name for leaf in jax.tree.leaves((variables, outputs))} == {"float32"}
     assert outputs["segmentation"].shape == (2, *config.data.patch, 4)
     assert outputs["segmentation_whole"].shape == (2, *config.data.whole, 4)
+    finest = config.model.encoder.stem_stride
     assert [deep.shape[1:4] for deep in outputs["segmentation_deep"]] == [
-        tuple(size // 2**level for size in config.data.patch)
+        tuple(size // (finest * 2**level) for size in config.data.patch)
         for level in range(1, len(config.objective.deep_weights) + 1)
     ]
     assert set(outputs["tasks"]) == set(config.objective.tasks)
