@@ -148,8 +148,9 @@ def _train_on_generated(
     )
 
     def transform(generation: Transform, key: jax.Array, batch: Batch) -> Batch:
-        made = generation(key, batch)
-        return made if augmentation is None else augmentation(key, made)
+        first, second = jax.random.split(key)
+        made = generation(first, batch)
+        return made if augmentation is None else augmentation(second, made)
 
     def batches(start_step: int) -> Iterator[Batch]:
         return counters(

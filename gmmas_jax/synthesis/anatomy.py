@@ -28,6 +28,7 @@ PRIOR_MM = 4.0
 FORMAT = 2
 
 _BORDER_MM = 2.0
+_FOOT_MM = -66.0
 
 
 @flax.struct.dataclass
@@ -156,12 +157,13 @@ def head_maps(
     """
     from scipy import ndimage
 
-    filled = ndimage.binary_fill_holes(ndimage.binary_closing(mask, iterations=2))
+    x, y, z = world
+    # Below the foramen magnum it is spinal cord, and the box ends there.
+    filled = ndimage.binary_fill_holes(ndimage.binary_closing(mask, iterations=2)) & (z > _FOOT_MM)
     brain = ndimage.gaussian_filter(filled.astype(np.float32), _BORDER_MM / spacing_mm)
     depth = ndimage.distance_transform_edt(filled) * spacing_mm
     beyond = ndimage.distance_transform_edt(~filled) * spacing_mm
     fluid = np.clip(filled - grey - white, 0, 1)
-    x, y, z = world
     shell = (depth < 4) & (beyond < 4)
     sagittal = shell & (np.abs(x) < 5) & ((z > 0) | (y < -60)) & (z > -45)
     transverse = shell & (y < -45) & (z > -34) & (z < -10)

@@ -203,13 +203,13 @@ def deform(key: jax.Array, frame: Frame) -> jax.Array:
     middle = jnp.array([0.0, -18.0, 6.0]).reshape(3, 1, 1, 1)
     angles = (jax.random.normal(k_angle, (3,)) * jnp.deg2rad(6.0)).clip(-0.25, 0.25)
     # MNI152 is larger than most heads, by a quarter in volume.
-    sizes = jnp.exp(0.09 + 0.05 * jax.random.normal(k_scale, (3,)).clip(-1.5, 2.0))
-    matrix = rotation(angles) * sizes + 0.03 * jax.random.normal(k_shear, (3, 3)).clip(-2, 2)
-    shift = 2.0 * jax.random.normal(k_shift, (3, 1, 1, 1))
+    sizes = jnp.exp(0.10 + 0.05 * jax.random.normal(k_scale, (3,)).clip(-1.0, 2.0))
+    matrix = rotation(angles) * sizes + 0.03 * jax.random.normal(k_shear, (3, 3)).clip(-1.5, 1.5)
+    shift = 2.0 * jax.random.normal(k_shift, (3, 1, 1, 1)).clip(-1.5, 1.5)
     points = jnp.einsum("ij,jdhw->idhw", matrix, frame.points() - middle) + middle + shift
     for k, scale_mm, size_mm in ((k_coarse, 40.0, 3.0), (k_fine, 16.0, 1.2)):
         push = [noise(own, frame, scale_mm=scale_mm) for own in jax.random.split(k, 3)]
-        points = points + size_mm * jnp.stack(push)
+        points = points + size_mm * jnp.stack(push).clip(-2.0, 2.0)
     return points
 
 

@@ -21,7 +21,7 @@ def _train(tmp_path_factory):
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_disable_most_optimizations": True,
     }
-    before = {name: jax.config.read(name) for name in changes}
+    before = {name: jax.config.values[name] for name in changes}
     for name, value in changes.items():
         jax.config.update(name, value)
     arrays = {"maps": quantised(coarse_maps()), "priors": quantised(coarse_priors())}

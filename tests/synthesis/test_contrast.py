@@ -15,9 +15,7 @@ def _signals():
     """[draws tissues 4], at the gadolinium concentrations of ring-enhancing tumours."""
     k_draw, k_dose = jax.random.split(jax.random.key(0))
     dose = jax.random.uniform(k_dose, (500,), minval=0.35, maxval=1.2)
-    return np.asarray(
-        jax.vmap(draw_signals)(jax.random.split(k_draw, 500), dose, jnp.zeros(500))
-    )
+    return np.asarray(jax.vmap(draw_signals)(jax.random.split(k_draw, 500), dose, jnp.zeros(500)))
 
 
 @pytest.mark.parametrize(

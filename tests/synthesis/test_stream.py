@@ -191,8 +191,10 @@ for count in (1, 8):
         placed = jax.device_put(generation, replicated(mesh))
         made.append(jax.device_get(function(placed, jax.random.key(0), numbers)))
 one, eight = (jax.tree.leaves(batch) for batch in made)
-worst = max(np.abs(a.astype(float) - b.astype(float)).max() for a, b in zip(one, eight))
-print(json.dumps({"devices": jax.device_count(), "worst": float(worst)}))
+apart = [np.abs(a.astype(float) - b.astype(float)) for a, b in zip(one, eight)]
+values = max(d.max() for d, a in zip(apart, one) if a.dtype.kind == "f")
+codes = max((d > 0).mean() for d, a in zip(apart, one) if a.dtype.kind != "f")
+print(json.dumps({"devices": jax.device_count(), "values": values, "codes": codes}))
 """
 
 
@@ -205,4 +207,6 @@ def test_eight_devices_make_what_one_makes():
     )
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["devices"] == 8
-    assert report["worst"] == 0
+    # Two programs, which add up in different orders; a voxel on a border may fall to either side.
+    assert report["values"] < 1e-4
+    assert report["codes"] < 1e-3
