@@ -92,9 +92,9 @@ def train(
     if cohort is not None:
         training_cases(read_manifest(cohort), cohort)
     model, objective = make_model(**config["model"]), make_objective(**config["objective"])
-    _check(config, objective)
     if not generated:
         _check_stream(config["data"])
+    _check(config, objective)
     augmentation = make_augmentation(**config["augment"])
     workdir = output_folder(workdir)
     initialize(processes)
