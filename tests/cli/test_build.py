@@ -97,4 +97,6 @@ def test_train_refuses_a_store_for_another_config(cohort, tmp_path, capsys):
     assert main([*words, "--store", "a", "--cohort", "b"]) == 2
     assert "not allowed with argument" in capsys.readouterr().err
     assert main(words) == 2
-    assert "one of the arguments --store --cohort --generated is required" in capsys.readouterr().err
+    assert (
+        "one of the arguments --store --cohort --generated is required" in capsys.readouterr().err
+    )
