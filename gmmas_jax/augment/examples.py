@@ -50,6 +50,17 @@ def each_example(
     return jax.shard_map(in_turn, in_specs=rows, out_specs=rows)(keys, dict(batch))
 
 
+def widen(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a batch or an example with float16 arrays as float32, and uint8 as int32.
+
+    A store's narrow arrays are what travels to the device; arithmetic needs the wide ones.
+    """
+    wide = {jnp.dtype(jnp.float16): jnp.float32, jnp.dtype(jnp.uint8): jnp.int32}
+    return jax.tree.map(
+        lambda array: array.astype(wide.get(array.dtype, array.dtype)), dict(arrays)
+    )
+
+
 class Numbers:
     """Uniform random numbers, handed out in order.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gmmas_jax.augment.examples import Example, Numbers, each_example
+from gmmas_jax.augment.examples import Example, Numbers, each_example, widen
 from gmmas_jax.augment.intensity import bend, change_scale, scale_and_shift, shade
 from gmmas_jax.augment.noise import add_noise
 from gmmas_jax.augment.resolution import change_resolution
@@ -136,25 +136,17 @@ def _each(
 ) -> dict[str, Any]:
     """Mirrors examples, transforms them by `augment_example` where it is on, and widens them."""
     if not stages.any:
-        return widened(mirror(batch, flips, axes=axes))
+        return widen(mirror(batch, flips, axes=axes))
 
     # Mirrored and widened one at a time too: a batch in between would be the largest array of all.
     def function(key: Array, example: Example) -> Example:
         one = jax.tree.map(lambda array: array[None], example)
         own = mirror(one, one.pop("flips"), axes=axes)
         own = jax.tree.map(lambda array: array[0], own)
-        return augment_example(key, widened(own), stages=stages)
+        return augment_example(key, widen(own), stages=stages)
 
     read = {name: batch[name] for name in _EXAMPLE if name in batch} | {"flips": flips}
     return dict(batch) | each_example(function, key, read)
-
-
-def widened(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a batch or an example with images as float32 and labels as int32."""
-    wide = dict.fromkeys(NAMES, jnp.float32) | dict.fromkeys(_LABELS, jnp.int32)
-    return {
-        name: array.astype(wide[name]) if name in wide else array for name, array in arrays.items()
-    }
 
 
 def mirror(batch: Batch, flips: Array, *, axes: Sequence[int] = (0, 1, 2)) -> dict[str, Any]:
@@ -214,7 +206,7 @@ def augment_example(key: Array, example: Example, *, stages: Stages) -> Example:
 
     Args:
         key: Typed key.
-        example: As a batch's that was `widened`, without the first axis.
+        example: As a batch's that was widened, without the first axis.
         stages: What is on.
 
     Returns:

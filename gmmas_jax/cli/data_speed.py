@@ -168,8 +168,8 @@ def _augmented(
     """Returns the stream, the augmentation, and both together."""
     import jax
 
+    from gmmas_jax.augment.examples import widen
     from gmmas_jax.augment.patch import make_augmentation
-    from gmmas_jax.train.step import widen
 
     augmentation = make_augmentation(**section)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 from jax.tree_util import Partial
 
 from gmmas_jax import __version__
@@ -31,6 +30,7 @@ from gmmas_jax.train.loop import FitResult, MakeBatches
 from gmmas_jax.train.run import TrainSettings, run_training
 from gmmas_jax.train.state import inference_variables
 from gmmas_jax.train.step import Batch, Transform
+from gmmas_jax.train.step_log import CaseName
 
 if TYPE_CHECKING:
     from data_pipelines.prepared import PreparedIndex
@@ -99,21 +99,21 @@ def train(
     workdir = output_folder(workdir)
     initialize(processes)
     if generated:
-        return _train_on_generated(config, model, objective, augmentation, workdir)
-    if index is None:
-        assert cohort is not None  # Checked above.
-        index = build_for_training(cohort, workdir, config["data"])
-    config[SECTION] = of_cases(index.cases, config["objective"]["tasks"])
-    batches = _make_batches(index, config, workers)
-    batches(0)  # What does not fit the cases is told here, before minutes of compiling.
+        source = _generated_patients(config, workdir)
+    else:
+        if index is None:
+            assert cohort is not None  # Checked above.
+            index = build_for_training(cohort, workdir, config["data"])
+        source = _stored_cases(index, config, workers)
+    config[SECTION] = source.provenance
     result = run_training(
         config=config,
         model=model,
         objective=objective,
-        batches=batches,
-        case_name=lambda position: index.cases[position].case_id,
+        batches=source.batches,
+        case_name=source.case_name,
         workdir=workdir,
-        transform=augmentation,
+        transform=_one_after_the_other(source.generation, augmentation),
         stream=sys.stderr,
     )
     if result.preempted:
@@ -123,15 +123,25 @@ def train(
     return Outcome(result.step, weights)
 
 
-def _train_on_generated(
-    config: dict[str, Any],
-    model: nn.Module,
-    objective: Objective,
-    augmentation: Transform | None,
-    workdir: Path,
-) -> Outcome:
+@dataclass(frozen=True)
+class _Source:
+    """Where a run's examples come from.
+
+    Attributes:
+        batches: As for `run_training`.
+        case_name: As for `run_training`.
+        provenance: The config's section of that name.
+        generation: What makes examples of a batch on the device, where the host does not.
+    """
+
+    batches: MakeBatches
+    case_name: CaseName
+    provenance: dict[str, Any]
+    generation: Transform | None = None
+
+
+def _generated_patients(config: Mapping[str, Any], workdir: Path) -> _Source:
     data, synthesis = config["data"], config["synthesis"]
-    config[SECTION] = of_stream(config["objective"]["tasks"])
     effects = Effects.of(synthesis["effects"])
     anatomy = load_anatomy(workdir / f"anatomy-{ANATOMY_MM:g}mm.npz", spacing_mm=ANATOMY_MM)
     generation = make_generation(
@@ -147,11 +157,6 @@ def _train_on_generated(
         tasks=config["objective"]["tasks"],
     )
 
-    def transform(generation: Transform, key: jax.Array, batch: Batch) -> Batch:
-        first, second = jax.random.split(key)
-        made = generation(first, batch)
-        return made if augmentation is None else augmentation(second, made)
-
     def batches(start_step: int) -> Iterator[Batch]:
         return counters(
             batch_size=data["batch_size"],
@@ -160,21 +165,27 @@ def _train_on_generated(
             process_count=jax.process_count(),
         )
 
-    result = run_training(
-        config=config,
-        model=model,
-        objective=objective,
-        batches=batches,
-        case_name=lambda number: f"generated patient {number}",
-        workdir=workdir,
-        transform=Partial(transform, generation),
-        stream=sys.stderr,
+    return _Source(
+        batches,
+        lambda number: f"generated patient {number}",
+        of_stream(config["objective"]["tasks"]),
+        generation,
     )
-    if result.preempted:
-        return Outcome(result.step, None)
-    weights = workdir / WEIGHTS
-    _export(result, config, weights)
-    return Outcome(result.step, weights)
+
+
+def _one_after_the_other(
+    generation: Transform | None, augmentation: Transform | None
+) -> Transform | None:
+    """Returns the transform of a training step: examples are made, then augmented."""
+    if generation is None or augmentation is None:
+        return generation or augmentation
+
+    def transform(generation: Transform, key: jax.Array, batch: Batch) -> Batch:
+        first, second = jax.random.split(key)
+        return augmentation(second, generation(first, batch))
+
+    # The generation carries arrays, which must stay arguments of the program: see `Transform`.
+    return Partial(transform, generation)
 
 
 def _check(config: Mapping[str, Any], objective: Objective) -> None:
@@ -210,7 +221,7 @@ def _check_stream(data: Mapping[str, Any]) -> None:
     )
 
 
-def _make_batches(index: "PreparedIndex", config: Mapping[str, Any], workers: int) -> MakeBatches:
+def _stored_cases(index: "PreparedIndex", config: Mapping[str, Any], workers: int) -> _Source:
     from data_pipelines.pipeline import train_batches
 
     data = config["data"]
@@ -237,7 +248,12 @@ def _make_batches(index: "PreparedIndex", config: Mapping[str, Any], workers: in
             workers=workers,
         )
 
-    return batches
+    batches(0)  # What does not fit the cases is told here, before minutes of compiling.
+    return _Source(
+        batches,
+        lambda position: index.cases[position].case_id,
+        of_cases(index.cases, config["objective"]["tasks"]),
+    )
 
 
 def _export(result: FitResult, config: Mapping[str, Any], folder: Path) -> None:

@@ -91,10 +91,10 @@ class AbstentionRule:
             return "no tumour was found"
         highest = float(np.max(probabilities))
         if not highest >= self.min_probability:  # NaN is withheld too
-            return (
-                f"the highest probability, {percent(highest)}, is below the limit of "
-                f"{percent(self.min_probability)}"
-            )
+            found, limit = percent(highest), percent(self.min_probability)
+            if found == limit:
+                found = f"just under {limit}"
+            return f"the highest probability, {found}, is below the limit of {limit}"
         if uncertainty is not None and not uncertainty <= self.max_uncertainty:
             return (
                 f"repeated passes disagree ({uncertainty:.3f} nats, limit {self.max_uncertainty:g})"

@@ -11,6 +11,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.tree_util import Partial
 
+from gmmas_jax.augment.examples import widen
 from gmmas_jax.objectives.combine import Metrics, Objective
 from gmmas_jax.train import rng
 from gmmas_jax.train.optimizer import Optimizer, update_ema
@@ -256,9 +257,3 @@ def _as_tree(transform: Transform | None) -> Any:
     """Returns a transform that `jit` takes as an argument: its arrays are the leaves."""
     # A `Partial` of a `Partial` would hide the arrays of the inner one.
     return transform if transform is None or isinstance(transform, Partial) else Partial(transform)
-
-
-def widen(batch: Batch) -> Batch:
-    """Returns a batch with float16 arrays as float32, and uint8 as int32."""
-    wide = {jnp.dtype(jnp.float16): jnp.float32, jnp.dtype(jnp.uint8): jnp.int32}
-    return jax.tree.map(lambda array: array.astype(wide.get(array.dtype, array.dtype)), batch)

@@ -79,7 +79,8 @@ def test_improper_probabilities_are_refused(row):
     ("probabilities", "uncertainty", "found", "word"),
     [
         ([0.6, 0.4], None, True, None),
-        ([0.59, 0.41], None, True, "below the limit"),
+        ([0.59, 0.41], None, True, "59\u00a0%, is below the limit"),
+        ([0.598, 0.402], None, True, "just under 60\u00a0%, is below the limit"),
         ([0.1, 0.9], 0.05, True, None),
         ([0.1, 0.9], 0.051, True, "disagree"),
         ([0.1, 0.9], math.nan, True, "disagree"),

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from data_pipelines.pipeline import train_batches
+from gmmas_jax.augment.examples import widen
 from gmmas_jax.cases.tasks import TASKS
 from gmmas_jax.objectives.combine import make_objective
-from gmmas_jax.train.step import widen
 from tests.data_pipelines.memory_cases import two_classes
 
 USED = ("grade", "idh", "codel_1p19q")

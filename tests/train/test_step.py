@@ -9,6 +9,7 @@ import optax
 import pytest
 from dummy_training import PATCH, WHOLE, DummyNet, make_batches, make_config
 
+from gmmas_jax.augment.examples import widen
 from gmmas_jax.objectives.combine import make_objective
 from gmmas_jax.train.optimizer import make_optimizer
 from gmmas_jax.train.rng import stream_key
@@ -20,7 +21,6 @@ from gmmas_jax.train.step import (
     make_loss_fn,
     make_train_step,
     whole_batch_gradient,
-    widen,
 )
 
 CONFIG = make_config()
