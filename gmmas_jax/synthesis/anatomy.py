@@ -18,17 +18,21 @@ from gmmas_jax.cases.files import atomic_path
 from gmmas_jax.errors import UserError
 from gmmas_jax.synthesis.frame import BOX_MM
 
-CHANNELS = ("brain", "grey", "white", "tracts", "wetness", "veins", "ventricles")
+CHANNELS = (
+    *("brain", "grey", "white", "tracts", "wetness", "veins", "ventricles", "halo", "depth"),
+)
 """Tissue maps: the filled brain, smoothed so that its border is where it is 0.5 and thresholds move
 it; grey and white matter; white matter and fluid smoothed, for what spreads along them; where
-sinuses and large vessels run; the ventricles."""
+sinuses and large vessels run; the ventricles, and smoothed, for what is near them; the distance
+from the brain's border, 1 from 15 mm on."""
 
 PRIORS = ("glioblastoma", "astrocytoma", "oligodendroglioma")
 PRIOR_MM = 4.0
-FORMAT = 2
+FORMAT = 3
 
 _BORDER_MM = 2.0
 _FOOT_MM = -66.0
+_DEEP_MM = 15.0
 
 
 @flax.struct.dataclass
@@ -36,7 +40,7 @@ class Anatomy:
     """Tissue maps of one head. A pytree, so that it passes through `jit` as an argument.
 
     Attributes:
-        maps: [d h w 7] uint8, shares of 255, in the order of `CHANNELS`.
+        maps: [d h w 9] uint8, shares of 255, in the order of `CHANNELS`.
         priors: [3 d' h' w'] float32, 0 to 1, where each type of `PRIORS` starts, every 4 mm.
         spacing_mm: Edge of the maps' isotropic voxels; static under `jit`.
     """
@@ -88,25 +92,30 @@ def quantised(values: np.ndarray) -> np.ndarray:
     return np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 
-def sample_anatomy(anatomy: Anatomy, points: jax.Array) -> jax.Array:
-    """Samples the maps linearly; 0 outside.
+def sample_anatomy(
+    anatomy: Anatomy, points: jax.Array, channels: tuple[str, ...] = CHANNELS
+) -> jax.Array:
+    """Samples maps linearly; 0 outside.
 
     Args:
         anatomy: The maps.
         points: [3 ...] float32, places in the atlas, RAS in mm.
+        channels: Which maps.
 
     Returns:
-        [... 7] float32, 0 to 1.
+        [... c] float32, 0 to 1.
     """
     sizes = anatomy.maps.shape[:3]
-    flat = anatomy.maps.reshape(-1, anatomy.maps.shape[-1])
-    lows, shares, inside = [], [], []
-    for axis, size in enumerate(sizes):
+    maps = anatomy.maps
+    if channels != CHANNELS:
+        maps = maps[..., jnp.array([CHANNELS.index(name) for name in channels])]
+    flat = maps.reshape(-1, len(channels))
+    lows, shares = [], []
+    for axis in range(3):
         place = (points[axis] - BOX_MM[axis][0]) / anatomy.spacing_mm - 0.5
         low = jnp.floor(place)
         lows.append(low.astype(jnp.int32))
         shares.append(place - low)
-        inside.append((place > -1) & (place < size))
     total = jnp.zeros((*points.shape[1:], flat.shape[-1]), jnp.float32)
     for corner in range(8):
         steps = [(corner >> axis) & 1 for axis in range(3)]
@@ -132,7 +141,7 @@ def build_maps(spacing_mm: float) -> tuple[np.ndarray, np.ndarray]:
     """Reads nilearn's MNI152 files and derives tissue maps and tumour location priors.
 
     Returns:
-        [d h w 7] float32 in 0..1, in the order of `CHANNELS`, and [3 d' h' w'] in that of `PRIORS`.
+        [d h w 9] float32 in 0..1, in the order of `CHANNELS`, and [3 d' h' w'] in that of `PRIORS`.
     """
     volumes, world = _resampled(spacing_mm)
     tissue = np.clip(volumes["gm"], 0, 1), np.clip(volumes["wm"], 0, 1)
@@ -186,6 +195,8 @@ def head_maps(
         ndimage.gaussian_filter(fluid, 4.0 / spacing_mm),
         veins,
         ndimage.gaussian_filter(ventricles, 0.7 / spacing_mm),
+        ndimage.gaussian_filter(ventricles, 5.0 / spacing_mm),
+        np.minimum(depth / _DEEP_MM, 1.0),
     ]
     return np.stack(parts, axis=-1).astype(np.float32)
 

@@ -33,7 +33,8 @@ class Effects(NamedTuple):
         contrast: Standard deviation of the log by which each tissue's signal departs, in each
             sequence, from what physics and published relaxation times give (after SynthSeg, Billot
             et al. 2023, Med Image Anal 86:102789).
-        atrophy: Share of grey matter lost to fluid at most, and of the ventricles' widening.
+        atrophy: Share of grey matter lost to fluid at most; the ventricles widen with it, by about
+            12 mm at 0.4.
         hyperintensities: Lesions of white matter that are no tumour. Share of the white matter
             beside the ventricles at most.
         vessels: Enhancing vessels in sulci. Density at most.

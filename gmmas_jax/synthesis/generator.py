@@ -1,12 +1,13 @@
 """One synthetic patient from one key: the composition of anatomy, genotype, tumour and scanner."""
 
+from collections.abc import Mapping
 from typing import NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
 
 from gmmas_jax.synthesis.acquisition import acquire
-from gmmas_jax.synthesis.anatomy import Anatomy, sample_anatomy
+from gmmas_jax.synthesis.anatomy import CHANNELS, Anatomy, sample_anatomy
 from gmmas_jax.synthesis.contrast import TISSUES, draw_signals
 from gmmas_jax.synthesis.effects import PLAIN, Effects
 from gmmas_jax.synthesis.fields import noise
@@ -124,13 +125,11 @@ def show(
     """
     keys = {name: jax.random.clone(key) for name, key in traits.keys.items()}
     genotype, habit = traits.genotype, traits.habit
-    maps = sample_anatomy(anatomy, _in_atlas(traits, frame))
-    brain, grey, white, tracts, wetness, veins, ventricles = jnp.moveaxis(maps, -1, 0)
-    inside = brain_mask(keys["mask"], brain, frame, effects)
-    parts = split_tissue(
-        keys["tissue"], inside, brain, grey, white, veins, ventricles, frame, effects
-    )
-    parts = with_lesions(keys["lesions"], parts, wetness, frame, effects)
+    maps = sample_anatomy(anatomy, _in_atlas(traits, anatomy, frame))
+    part = dict(zip(CHANNELS, jnp.moveaxis(maps, -1, 0), strict=True))
+    inside = brain_mask(keys["mask"], part["brain"], frame, effects)
+    parts = split_tissue(keys["tissue"], inside, part, frame, effects)
+    parts = with_lesions(keys["lesions"], parts, part["wetness"], frame, effects)
     radial = radial_field(keys["radial"], traits.centre, genotype, habit, frame)
     radial = radial + jnp.where(traits.healthy, 1e3, 0.0)
     tumour = grow_tumour(
@@ -139,9 +138,9 @@ def show(
         genotype,
         habit,
         frame,
-        brain=inside * (brain > 0.45),
-        tracts=tracts,
-        wetness=wetness,
+        brain=inside * (part["brain"] > 0.45),
+        tracts=part["tracts"],
+        wetness=part["wetness"],
         # Oedema stops at vessels as at the fluid that they run in.
         fluid=parts[2] + parts[3],
     )
@@ -168,7 +167,7 @@ def head_extent(
         Lower and upper corner, [3] float32 each, RAS in mm.
     """
     frame = whole_frame(spacing_mm)
-    brain = sample_anatomy(anatomy, _in_atlas(traits, frame))[..., 0]
+    brain = sample_anatomy(anatomy, _in_atlas(traits, anatomy, frame), ("brain",))[..., 0]
     inside = brain_mask(jax.random.clone(traits.keys["mask"]), brain, frame, effects) > 0.5
     lows, highs = [], []
     for axis in range(3):
@@ -179,14 +178,16 @@ def head_extent(
     return jnp.stack(lows), jnp.stack(highs)
 
 
-def _in_atlas(traits: Traits, frame: Frame) -> jax.Array:
+def _in_atlas(traits: Traits, anatomy: Anatomy, frame: Frame) -> jax.Array:
     """Returns the places in the atlas, [3 d h w] mm, that a patient's voxels show."""
-    places = frame.points()
-    grown = displace(places, traits.centre, traits.genotype, traits.habit.push)
-    grown = jnp.where(traits.healthy, places, grown)
+    mirror = traits.mirror.reshape(3, 1, 1, 1)
+    points = frame.points()
+    push = displace(points, traits.centre, traits.genotype, traits.habit.push) - points
+    places = deform(jax.random.clone(traits.keys["deform"]), frame)
+    # The skull does not give way: nothing is pushed at the border.
+    room = sample_anatomy(anatomy, mirror * places, ("depth",))[..., 0]
     # The head's own deformation is smooth: it moves a place and where it was pushed from alike.
-    places = deform(jax.random.clone(traits.keys["deform"]), frame) + grown - places
-    return traits.mirror.reshape(3, 1, 1, 1) * places
+    return mirror * (places + jnp.where(traits.healthy, 0.0, room) * push)
 
 
 def deform(key: jax.Array, frame: Frame) -> jax.Array:
@@ -245,11 +246,7 @@ def brain_mask(key: jax.Array, brain: jax.Array, frame: Frame, effects: Effects)
 def split_tissue(
     key: jax.Array,
     inside: jax.Array,
-    brain: jax.Array,
-    grey: jax.Array,
-    white: jax.Array,
-    veins: jax.Array,
-    ventricles: jax.Array,
+    maps: Mapping[str, jax.Array],
     frame: Frame,
     effects: Effects,
 ) -> tuple[jax.Array, ...]:
@@ -268,13 +265,15 @@ def split_tissue(
         effect = getattr(effects, name)
         return jnp.where(draw[place] < effect.probability, effect.magnitude * draw[place + 1], 0.0)
 
+    brain, grey, white = maps["brain"], maps["grey"], maps["white"]
     lost = strength(0, "atrophy")
+    # Ventricles widen at the cost of what lies around them.
+    wide = jax.nn.sigmoid((maps["halo"] - 0.5 + lost) / 0.03) * (lost > 0)
+    grey, white = grey * (1.0 - wide), white * (1.0 - wide)
     fluid = (1.0 - grey - white).clip(0.0)
     fold = noise(k_fold, frame, scale_mm=4.0)
     folded = grey * (0.35 * fold - 0.05 + 0.08 * jax.random.normal(k_share)).clip(0.0)
     fluid = fluid + folded + lost * grey * (1.0 - white) * (brain > 0.5)
-    # Ventricles widen at the cost of the white matter around them.
-    fluid = fluid + 3.0 * lost * ventricles
     parts = jnp.stack([white, grey, fluid]) + 1e-3
     sharp = parts**1.6
     white, grey, fluid = sharp / sharp.sum(0)
@@ -284,9 +283,9 @@ def split_tissue(
     vessel = jnp.where(density > 0, vessel, 0.0)
     # Dura and sinuses lie at the border and beyond it.
     margin = (1.0 - brain) * (brain < 0.62)
-    sinuses = strength(4, "sinuses") * (veins + margin * (threads < 0.6)).clip(0.0, 1.0)
+    sinuses = strength(4, "sinuses") * (maps["veins"] + margin * (threads < 0.6)).clip(0.0, 1.0)
     clumps = jax.nn.sigmoid((noise(k_plexus, frame, scale_mm=4.0) - 0.8) / 0.2)
-    plexus = strength(6, "choroid_plexus") * ventricles * clumps
+    plexus = strength(6, "choroid_plexus") * maps["ventricles"] * clumps
     vessel = jnp.maximum(vessel, jnp.maximum(sinuses, plexus)).clip(0.0, 1.0)
     keep = (1.0 - vessel) * inside
     return white * keep, grey * keep, fluid * keep, vessel * inside

@@ -157,7 +157,9 @@ def radial_field(
     nearest = jnp.where(habit.focus > 0, jnp.minimum(nearest, second), nearest)
     mirrored = jnp.stack([-points[0], points[1], points[2]]) - centre.reshape(3, 1, 1, 1)
     beyond = jnp.linalg.norm(mirrored, axis=0) / (radius * habit.mirror.clip(0.1))
-    nearest = jnp.where(habit.mirror > 0, jnp.minimum(nearest, beyond), nearest)
+    # Through the corpus callosum, so only from near the midline.
+    crosses = (habit.mirror > 0) & (jnp.abs(centre[0]) < 1.1 * radius)
+    nearest = jnp.where(crosses, jnp.minimum(nearest, beyond), nearest)
     # Roughness fades away from the tumour, or it would tear islands off the oedema.
     rough = octave_noise(k_noise, frame, scales_mm=(24.0, 11.0, 6.0))
     return nearest + genotype.ranges["roughness"] * rough / jnp.maximum(nearest, 1.0)
@@ -215,7 +217,7 @@ def grow_tumour(
     inner = inner * (1.0 - share(draw(14.0), habit.fill))
 
     ring = jnp.where(features["ring_enhancement"], 1.0, 0.0)
-    gaps = inside(draw(12.0) + 1.1, 0.15)  # a ring is seldom closed
+    gaps = inside(draw(12.0) + 1.3, 0.15)  # a ring is seldom closed
     enhancing, necrosis = ring * (core - inner) * gaps, ring * inner
     solid = core - enhancing - necrosis
 

@@ -20,7 +20,7 @@ def _radius(world: np.ndarray) -> np.ndarray:
 
 
 def coarse_maps() -> np.ndarray:
-    """Returns [20 24 20 7] float32: white matter in a shell of grey, a ventricle in the middle.
+    """Returns [20 24 20 9] float32: white matter in a shell of grey, a ventricle in the middle.
 
     As in the atlas, the ventricle is a hole in the brain's mask.
     """

@@ -131,7 +131,7 @@ def test_no_brain_is_cut_by_the_box(made):
     def brains(keys, anatomy):
         def one(key):
             traits = generator.draw_traits(key, anatomy, effects)
-            brain = sample_anatomy(anatomy, generator._in_atlas(traits, wide))[..., 0]
+            brain = sample_anatomy(anatomy, generator._in_atlas(traits, anatomy, wide))[..., 0]
             return generator.brain_mask(traits.keys["mask"], brain, wide, effects) > 0.5
 
         return jax.lax.map(one, keys)

@@ -170,7 +170,9 @@ def test_head_extent_is_the_box_of_the_brain(anatomy):
     def measure(key):
         traits = draw_traits(key, anatomy, PLAIN)
         frame = whole_frame(SPACING)
-        brain = generator.sample_anatomy(anatomy, generator._in_atlas(traits, frame))[..., 0]
+        brain = generator.sample_anatomy(anatomy, generator._in_atlas(traits, anatomy, frame))[
+            ..., 0
+        ]
         return brain, head_extent(traits, anatomy, PLAIN, spacing_mm=SPACING)
 
     brain, (low, high) = jax.device_get(measure(jax.random.key(1)))
