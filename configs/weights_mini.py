@@ -88,7 +88,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.update(
         learning_rate=2e-3, schedule="cosine", warmup_steps=100, weight_decay=1e-3, clip_norm=5.0
     )
-    config.train.update(steps=12_000, log_every=20, checkpoint_every=200, ema_decay=0.995)
+    config.train.update(steps=4_000, log_every=20, checkpoint_every=200, ema_decay=0.995)
     # A brain in few windows; the overlap is blended.
     config.inference.update(window=(128, 128, 128), overlap=0.25, min_island_ml=0.1)
     if is_debug(arg):

@@ -143,6 +143,11 @@ class _Source:
 def _generated_patients(config: Mapping[str, Any], workdir: Path) -> _Source:
     data, synthesis = config["data"], config["synthesis"]
     effects = Effects.of(synthesis["effects"])
+    if effects.resection.probability > 0 and config["model"]["num_classes"] < 5:
+        raise UserError(
+            "synthesis.effects.resection makes cavities, label 4, but model.num_classes is "
+            f"{config['model']['num_classes']}. Set model.num_classes=5 or its probability to 0."
+        )
     anatomy = load_anatomy(workdir / f"anatomy-{ANATOMY_MM:g}mm.npz", spacing_mm=ANATOMY_MM)
     generation = make_generation(
         anatomy,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 TISSUES = (
     "white", "grey", "fluid", "vessel", "gliosis",
     "necrosis", "solid", "mucinous", "enhancing", "oedema", "calcium", "blood",
+    "cavity",
 )  # fmt: skip
 # Proton density (water = 1), T1 in ms, T2 in ms.
 RELAXATION = (
@@ -29,6 +30,7 @@ RELAXATION = (
     (0.85, 1400.0, 155.0),
     (0.45, 1100.0, 45.0),
     (0.88, 650.0, 75.0),
+    (0.99, 3300.0, 1000.0),
 )
 # Spread of the log of (proton density, T1, T2) between patients: small for healthy tissue.
 SPREAD = (
@@ -36,6 +38,7 @@ SPREAD = (
     (0.03, 0.10, 0.15),
     (0.03, 0.20, 0.32), (0.03, 0.14, 0.20), (0.02, 0.14, 0.28), (0.03, 0.14, 0.22),
     (0.03, 0.13, 0.14), (0.15, 0.15, 0.20), (0.03, 0.30, 0.45),
+    (0.01, 0.12, 0.30),
 )  # fmt: skip
 RELAXIVITY = 4.5  # of gadolinium chelates, per mM per s
 VESSEL_GADOLINIUM = 1.0  # mM

@@ -52,6 +52,12 @@ class Effects(NamedTuple):
         multifocal: Foci apart from the first. Distance at most, in radii.
         butterfly: Tumours that cross the corpus callosum. How symmetric, at most.
         infiltration: Borders that fade. Softness at most, in radii.
+        uneven_uptake: Enhancement that is dim in places, and is drawn as enhancing all the same.
+            Share of the uptake lost there at most.
+        generous_outline: Enhancement outlined by hand, with the narrow gaps in it and a margin.
+            Standard deviation in mm of the blur whose level is the outline.
+        resection: A cavity where the core was taken out: label 4, for which a network needs five
+            classes. Its size at most, in radii.
     """
 
     thick_slices: Effect = Effect(0.5, 6.0)
@@ -78,6 +84,9 @@ class Effects(NamedTuple):
     multifocal: Effect = Effect(0.1, 2.5)
     butterfly: Effect = Effect(0.05, 1.0)
     infiltration: Effect = Effect(0.3, 0.25)
+    uneven_uptake: Effect = Effect(0.6, 0.8)
+    generous_outline: Effect = Effect(1.0, 1.0)
+    resection: Effect = Effect(0.0, 1.1)
 
     def without(self, *names: str) -> "Effects":
         """Returns the effects with some switched off.
@@ -126,7 +135,7 @@ PLAIN = (
         *("blur", "misalignment", "ghosting", "contrast", "atrophy", "hyperintensities"),
         *("sinuses", "choroid_plexus", "mask", "midline_shift", "faint", "thin_ring"),
         *("solid_enhancement", "specks", "haemorrhage", "cyst", "multifocal", "butterfly"),
-        *("infiltration",),
+        *("infiltration", "uneven_uptake", "generous_outline", "resection"),
     )
     ._replace(
         thick_slices=Effect(0.3, 6.0),

@@ -36,7 +36,7 @@ class Patient(TypedDict):
 
     Attributes:
         image: [d h w 4] float32: t1n, t1c, t2w, t2f; skull-stripped, zero outside the brain.
-        label: [d h w] int32: 0 background, 1 NCR, 2 ED, 3 ET.
+        label: [d h w] int32: 0 background, 1 NCR, 2 ED, 3 ET, 4 RC.
         tasks: {task: [] int32 class index}.
     """
 
@@ -149,7 +149,7 @@ def show(
         acquire(k, image[..., i], inside, frame, effects)
         for i, k in enumerate(jax.random.split(keys["scan"], image.shape[-1]))
     ]
-    return jnp.stack(scans, axis=-1), tumour.label()
+    return jnp.stack(scans, axis=-1), tumour.label(frame, habit.outline_mm)
 
 
 def head_extent(
@@ -356,12 +356,14 @@ def render(
     )
     # The same scale for a patch and for the whole: that of the healthy brain.
     signals = signals / (jnp.array([0.38, 0.50, 0.12]) @ signals[:3])
-    k_tumour, k_uptake, k_brain, k_strength = jax.random.split(k_texture, 4)
+    k_tumour, k_uptake, k_brain, k_strength, k_dim = jax.random.split(k_texture, 5)
     # Tumour tissue is less even than brain, and takes up contrast unevenly.
     uneven = jax.random.uniform(k_strength, minval=0.02, maxval=0.15)
     texture = 1.0 + uneven * taken * noise(k_tumour, frame, scale_mm=5.0)
     texture = texture + 0.03 * noise(k_brain, frame, scale_mm=3.5)
     image = fractions @ signals * texture[..., None]
     enhancing = TISSUES.index("enhancing")
-    patchy = tumour.enhancing * (0.25 * noise(k_uptake, frame, scale_mm=3.0)).clip(-0.5, 0.5)
+    dim = jax.nn.sigmoid((noise(k_dim, frame, scale_mm=6.0) - 0.3) / 0.3)
+    uptake = (0.25 * noise(k_uptake, frame, scale_mm=3.0)).clip(-0.5, 0.5)
+    patchy = tumour.enhancing * (uptake - traits.habit.dimming * dim).clip(-0.9)
     return image.at[..., 1].add(patchy * (signals[enhancing, 1] - signals[enhancing, 0]).clip(0.0))

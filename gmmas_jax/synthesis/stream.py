@@ -179,7 +179,7 @@ def _patch_start(
 ) -> Array:
     """Returns where a patch begins, [3] mm: on tumour or anywhere, within the brain's box."""
     k_centred, k_class, k_voxel, k_within, k_free = jax.random.split(key, 5)
-    counts = jnp.stack([(label == code).sum() for code in (1, 2, 3)])
+    counts = jnp.stack([(label == code).sum() for code in (1, 2, 3, 4)])
     code = 1 + jax.random.categorical(k_class, jnp.where(counts > 0, 0.0, -jnp.inf))
     score = jax.random.uniform(k_voxel, label.shape) + (label == code)
     place = jnp.stack(jnp.unravel_index(score.argmax(), label.shape)).astype(jnp.float32)

@@ -7,11 +7,14 @@ import jax.numpy as jnp
 
 from gmmas_jax.synthesis.anatomy import PRIOR_MM
 from gmmas_jax.synthesis.effects import Effects
-from gmmas_jax.synthesis.fields import noise, octave_noise
+from gmmas_jax.synthesis.fields import blur_matrix, mix_along, noise, octave_noise
 from gmmas_jax.synthesis.frame import BOX_MM, Frame
 from gmmas_jax.synthesis.genotype import Genotype
 
 LOBES = 3
+
+_OUTLINE = 0.3
+"""Level of the blurred enhancement that a generous outline follows; 0.5 would be a plane edge."""
 
 
 class Tumour(NamedTuple):
@@ -24,19 +27,28 @@ class Tumour(NamedTuple):
     oedema: jax.Array
     calcium: jax.Array
     blood: jax.Array
+    cavity: jax.Array
 
-    def label(self) -> jax.Array:
+    def label(self, frame: Frame, outline_mm: jax.Array | float = 0.0) -> jax.Array:
         """Returns the label map [d h w] int32: per voxel the class of the largest fraction.
 
         Classes are 0 background, 1 core that does not enhance (necrotic, solid, mucinous,
-        calcified, bled: one class in BraTS since 2017), 2 oedema, 3 enhancing.
+        calcified, bled: one class in BraTS since 2017), 2 oedema, 3 enhancing, 4 resection cavity.
+
+        Args:
+            frame: Of the fractions.
+            outline_mm: Of `Habit`.
         """
         core = self.necrosis + self.solid + self.mucinous + self.calcium + self.blood
-        rest = 1.0 - core - self.oedema - self.enhancing
-        tumour = jnp.where(core >= self.oedema, 1, 2)
-        tumour = jnp.where(self.enhancing > jnp.maximum(core, self.oedema), 3, tumour)
-        largest = jnp.maximum(self.enhancing, jnp.maximum(core, self.oedema))
-        return jnp.where(rest >= largest, 0, tumour).astype(jnp.int32)
+        rest = 1.0 - core - self.oedema - self.enhancing - self.cavity
+        classes = jnp.stack([rest, core, self.oedema, self.enhancing, self.cavity])
+        label = classes.argmax(0).astype(jnp.int32)
+        near = self.enhancing
+        for axis, size in enumerate(near.shape):
+            blur = blur_matrix(size, outline_mm / frame.step[axis])
+            near = mix_along(near, blur, axis=axis)
+        drawn = (outline_mm > 0) & (near > _OUTLINE) & ((label == 1) | (label == 2))
+        return jnp.where(drawn, 3, label)
 
 
 class Habit(NamedTuple):
@@ -53,6 +65,9 @@ class Habit(NamedTuple):
         focus: Distance of a second focus in radii; 0 without.
         mirror: Strength of the part beyond the midline; 0 without.
         softness: Added to the border's, in radii.
+        dimming: Share of the uptake that enhancement loses in places.
+        outline_mm: Blur of the enhancement whose level is its outline; 0 for its true border.
+        cavity: Size of the resection cavity in radii; 0 without.
     """
 
     push: jax.Array
@@ -65,6 +80,9 @@ class Habit(NamedTuple):
     focus: jax.Array
     mirror: jax.Array
     softness: jax.Array
+    dimming: jax.Array
+    outline_mm: jax.Array
+    cavity: jax.Array
 
 
 def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
@@ -72,7 +90,8 @@ def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
     happens, strength = jax.random.uniform(key, (2, len(Habit._fields)))
     names = (
         *("midline_shift", "faint", "thin_ring", "solid_enhancement", "specks", "haemorrhage"),
-        *("cyst", "multifocal", "butterfly", "infiltration"),
+        *("cyst", "multifocal", "butterfly", "infiltration", "uneven_uptake"),
+        *("generous_outline", "resection"),
     )
     drawn = {}
     for place, name in enumerate(names):
@@ -86,8 +105,10 @@ def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
         return jnp.where(chosen, low + (magnitude - low) * share, usual)
 
     ring = genotype.ranges["ring"]
+    cavity = between("resection", 0.5, 0.0)
     return Habit(
-        push=between("midline_shift", 1.0, 1.0),
+        # A core that was taken out no longer pushes.
+        push=jnp.where(cavity > 0, 0.2, between("midline_shift", 1.0, 1.0)),
         uptake=between("faint", 0.6, 1.0),
         ring_mm=between("thin_ring", 2.5, ring),
         fill=between("solid_enhancement", 0.3, 0.0),
@@ -97,6 +118,9 @@ def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
         focus=between("multifocal", 1.4, 0.0),
         mirror=between("butterfly", 0.5, 0.0),
         softness=between("infiltration", 0.02, 0.0),
+        dimming=between("uneven_uptake", 0.2, 0.0),
+        outline_mm=between("generous_outline", 0.8, 0.0),
+        cavity=cavity,
     )
 
 
@@ -243,7 +267,14 @@ def grow_tumour(
     reach = reach * (1.0 + 0.5 * draw(18.0).clip(-1.8, 1.8))
     around = inside(1.0 + reach - radial, jnp.maximum(soft, 0.06))
     oedema = (brain * around * (1.0 - fluid) - core).clip(0.0) * (1.0 - core)
-    return Tumour(necrosis, solid, mucinous, enhancing, oedema, calcium, blood)
+
+    level = habit.cavity - radial + 0.12 * draw(16.0).clip(-1.8, 1.8)
+    cavity = brain * inside(level, 0.04) * (habit.cavity > 0)
+    left = [
+        part * (1.0 - cavity)
+        for part in (necrosis, solid, mucinous, enhancing, oedema, calcium, blood)
+    ]
+    return Tumour(*left, cavity)
 
 
 def displace(
