@@ -1,5 +1,6 @@
 """One case in, masks and probabilities on its own grid out."""
 
+import copy
 import functools
 import os
 import time
@@ -132,6 +133,12 @@ class Predictor:
     ) -> "Predictor":
         """Loads a folder that `save_weights` wrote; errors as `load_weights` and `__init__`."""
         return cls(load_weights(folder), flips=flips)
+
+    def with_variables(self, variables: Mapping[str, Any]) -> "Predictor":
+        """Returns a predictor of the same network with other weights; nothing is compiled anew."""
+        other = copy.copy(self)
+        other._variables = jax.device_put(dict(variables))
+        return other
 
     def predict(self, case: Case) -> Prediction:
         """Predicts one case from the sequences that it has.

@@ -85,7 +85,7 @@ class Effects(NamedTuple):
     butterfly: Effect = Effect(0.05, 1.0)
     infiltration: Effect = Effect(0.3, 0.25)
     uneven_uptake: Effect = Effect(0.6, 0.8)
-    generous_outline: Effect = Effect(1.0, 1.0)
+    generous_outline: Effect = Effect(1.0, 1.6)
     resection: Effect = Effect(0.0, 1.1)
 
     def without(self, *names: str) -> "Effects":

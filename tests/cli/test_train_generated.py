@@ -1,5 +1,10 @@
 """`gmmas train --generated`: the shipped weights' experiment, small, in a coarse head."""
 
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -13,6 +18,11 @@ from tests.synthesis.coarse_head import SPACING, coarse_maps, coarse_priors
 pytestmark = pytest.mark.slow
 
 
+def _write_anatomy(folder):
+    arrays = {"maps": quantised(coarse_maps()), "priors": quantised(coarse_priors())}
+    np.savez(folder / "anatomy-8mm.npz", format=FORMAT, spacing_mm=SPACING, **arrays)
+
+
 @pytest.fixture(name="train", scope="module")
 def _train(tmp_path_factory):
     """Returns the function that trains in a folder, with options."""
@@ -24,10 +34,9 @@ def _train(tmp_path_factory):
     before = {name: jax.config.values[name] for name in changes}
     for name, value in changes.items():
         jax.config.update(name, value)
-    arrays = {"maps": quantised(coarse_maps()), "priors": quantised(coarse_priors())}
 
     def train(workdir, *options):
-        np.savez(workdir / "anatomy-8mm.npz", format=FORMAT, spacing_mm=SPACING, **arrays)
+        _write_anatomy(workdir)
         words = ("train", "--config", "configs/weights_mini.py:debug", "--generated")
         words += ("--workdir", str(workdir), "--processes", "none")
         words += ("--config.optimizer.schedule=constant", *options)
@@ -53,6 +62,31 @@ def test_it_ends_with_weights(whole):
     log = read_log(whole / "metrics.jsonl")
     assert [record["step"] for record in log] == [1, 2, 3, 4]
     assert all(np.isfinite(record["loss"]) for record in log)
+
+
+def test_no_scan_can_reach_it():
+    """Training on generated patients loads nothing that could read one, and says what it is."""
+    code = """
+import sys
+from gmmas_jax.cli import training
+from gmmas_jax.config import load_config, to_dict
+from pathlib import Path
+config = to_dict(load_config("configs/weights_mini.py:debug", []))
+training.ANATOMY_MM = 8.0
+source = training._generated_patients(config, Path(sys.argv[1]))
+next(source.batches(0))
+readers = [name for name in sys.modules if name.split(".")[0] in ("nibabel", "data_pipelines")]
+assert not readers, readers
+assert source.provenance["trained_on"] == "generated"
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        _write_anatomy(Path(folder))
+        subprocess.run([sys.executable, "-c", code, folder], check=True, timeout=120)
+
+
+def test_cavities_need_a_fifth_class(train, tmp_path, capsys):
+    assert train(tmp_path, "--config.synthesis.effects.resection.probability=0.5") == 2
+    assert "Set model.num_classes=5" in capsys.readouterr().err
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_weights(whole, train, tmp_path, capsys):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation
 
 from gmmas_jax.errors import UserError
 from gmmas_jax.synthesis.effects import PLAIN, Effect, Effects
@@ -18,8 +19,12 @@ SCANNER = ("thick_slices", "blur", "misalignment", "ghosting", "bias", "noise", 
 BRAIN = ("contrast", "atrophy", "hyperintensities", "vessels", "sinuses", "choroid_plexus")
 TUMOUR = (
     *("midline_shift", "faint", "thin_ring", "solid_enhancement", "specks", "haemorrhage"),
-    *("cyst", "multifocal", "butterfly", "infiltration"),
+    *("cyst", "multifocal", "butterfly", "infiltration", "uneven_uptake", "resection"),
 )
+MOVES_LABELS = (
+    *("midline_shift", "thin_ring", "multifocal", "butterfly", "infiltration", "resection"),
+)
+OUTLINE = "generous_outline"
 KEYS = [jax.random.fold_in(jax.random.key(11), number) for number in range(8)]
 
 
@@ -47,10 +52,10 @@ def _changed(one, other, what):
 
 
 def test_every_effect_is_told_apart_here():
-    assert sorted((*SCANNER, *BRAIN, "mask", *TUMOUR)) == sorted(Effects._fields)
+    assert sorted((*SCANNER, *BRAIN, "mask", *TUMOUR, OUTLINE)) == sorted(Effects._fields)
 
 
-@pytest.mark.parametrize("name", Effects._fields)
+@pytest.mark.parametrize("name", [name for name in Effects._fields if name != OUTLINE])
 def test_alone_at_probability_1_it_changes_the_image(draw, tidy, tidy_near, name):
     frame = COARSE
     if name in SCANNER:
@@ -59,9 +64,9 @@ def test_alone_at_probability_1_it_changes_the_image(draw, tidy, tidy_near, name
     share = np.mean(_changed(with_it, tidy, "image"))
     # Some need a ring, or a tumour that has none; all else is seen in every patient.
     assert share >= (0.25 if name in TUMOUR else 1.0)
-    if name in (*SCANNER, "contrast", "hyperintensities"):
+    if name in (*SCANNER, "contrast", "hyperintensities", "uneven_uptake"):
         assert not any(_changed(with_it, tidy, "label"))
-    if name in ("midline_shift", "thin_ring", "multifocal", "butterfly", "infiltration"):
+    if name in MOVES_LABELS:
         assert any(_changed(with_it, tidy, "label"))
 
 
@@ -73,7 +78,7 @@ def test_at_probability_0_it_changes_nothing(draw, tidy, name):
     assert not any(_changed(seen, tidy[:2], "label"))
 
 
-@pytest.mark.parametrize("name", ["faint", "specks", "haemorrhage", "cyst"])
+@pytest.mark.parametrize("name", ["faint", "specks", "haemorrhage", "cyst", "uneven_uptake"])
 def test_what_befalls_the_core_stays_there(draw, tidy, name):
     """Where there was no tumour, the image is the same; `specks` alone adds enhancement."""
     for key, before in zip(KEYS, tidy, strict=True):
@@ -102,6 +107,52 @@ def test_faint_tumours_enhance_less(draw, tidy):
         if enhancing.any():
             seen, usual = (p["image"][enhancing][:, 1].mean() for p in (after, before))
             assert seen < usual
+
+
+def test_uneven_uptake_dims_enhancement_in_places(draw, tidy):
+    for key, before in zip(KEYS, tidy, strict=True):
+        after = draw(key, effects=_alone("uneven_uptake"))
+        enhancing = before["label"] == 3
+        lost = (before["image"] - after["image"])[enhancing]
+        if enhancing.any():
+            assert lost[:, 1].max() > 3
+            assert lost[:, 1].min() > -1
+            assert not lost[:, [0, 2, 3]].any()
+
+
+def test_a_generous_outline_adds_enhancement_at_its_border_and_changes_no_image(draw, tidy):
+    added = 0
+    for key, patient in zip(KEYS, tidy, strict=True):
+        places = np.argwhere(patient["label"] == 3)
+        if not len(places):
+            continue
+        middle = COARSE.start + SPACING * jnp.asarray(places[0])
+        frame = Frame(middle - jnp.asarray(COARSE.shape) / 2, jnp.ones(3), COARSE.shape)
+        before, after = (draw(key, effects=e, frame=frame) for e in (NONE, _alone(OUTLINE)))
+        np.testing.assert_array_equal(after["image"], before["image"])
+        changed = after["label"] != before["label"]
+        assert (after["label"][changed] == 3).all()
+        assert np.isin(before["label"][changed], (1, 2)).all()
+        # From a border inside what is shown: beyond it lies enhancement that is not seen here.
+        near = binary_dilation(before["label"] == 3, iterations=3)[3:-3, 3:-3, 3:-3]
+        assert near[changed[3:-3, 3:-3, 3:-3]].all()
+        added += changed.sum()
+    assert added > 500
+
+
+def test_a_resection_takes_the_core_out_and_leaves_fluid(draw, tidy):
+    taken = 0
+    for key, before in zip(KEYS, tidy, strict=True):
+        assert before["label"].max() <= 3
+        after = draw(key, effects=_alone("resection"))
+        cavity = after["label"] == 4
+        taken += cavity.sum()
+        if cavity.sum() > 20:
+            fluid_like = after["image"][cavity].mean(0)
+            rest = after["image"][(after["label"] == 0) & (after["image"][..., 0] > 0)].mean(0)
+            assert fluid_like[0] < rest[0]  # dark on t1n
+            assert fluid_like[2] > rest[2]  # bright on t2w
+    assert taken > 100
 
 
 def test_plain_is_a_part_of_the_full():
@@ -149,7 +200,7 @@ def test_fields_stay_finite_with_all_effects_at_once(draw):
         patient = draw(key, effects=everything)
         assert np.isfinite(patient["image"]).all()
         assert patient["image"].min() == 0
-        assert jnp.isin(patient["label"], jnp.arange(4)).all()
+        assert jnp.isin(patient["label"], jnp.arange(5)).all()
 
 
 def test_the_table_in_the_documentation_is_right():
