@@ -96,7 +96,7 @@ class Trainer:
         """Compiles nothing yet."""
         self.config, self._anatomy = config, anatomy
         model, objective = make_model(**config["model"]), make_objective(**config["objective"])
-        optimizer = make_optimizer(steps=1, **config["optimizer"])
+        optimizer = make_optimizer(steps=10**6, **config["optimizer"])
         data = config["data"]
         self.begin = jax.jit(
             make_init_fn(

@@ -71,7 +71,9 @@ def test_ours_differs_from_the_paper_by_what_its_fields_say():
     assert paper["decoder"] - ours["decoder"] == transposed - deep_heads
 
 
-@pytest.mark.parametrize("name", ["gmmas_paper.py", "gmmas.py", "weights_mini.py"])
+@pytest.mark.parametrize(
+    "name", ["gmmas_paper.py", "gmmas.py", "weights_mini.py", "weights_base.py"]
+)
 @pytest.mark.parametrize("arg", ["", ":debug"])
 def test_outputs_of_every_config(name, arg):
     config = load(name + arg)
