@@ -1,4 +1,4 @@
-"""3D convolution, lowered for the platform it runs on. The only place that calls the primitive.
+"""Convolution, lowered for the platform it runs on. The only place that calls the primitive.
 
 XLA's CPU backend runs 3D convolutions through a generic path; its 2D convolutions go through
 Eigen's blocked matrix product. A 3D kernel is a sum over depth taps of 2D kernels, so on a CPU the
@@ -23,6 +23,26 @@ _LARGE = 2**14
 
 _SLAB = 1200
 """Voxels whose shifted copies fit a core's cache."""
+
+
+def conv(x: jax.Array, kernel: jax.Array, *, strides: Sequence[int], padding: Padding) -> jax.Array:
+    """Cross-correlates images or volumes with a kernel of their rank.
+
+    Args:
+        x: [b h w cin] or [b d h w cin].
+        kernel: [kh kw cin cout] or [kd kh kw cin cout], dtype of `x`.
+        strides: Per axis.
+        padding: (before, after) per axis.
+
+    Returns:
+        x's axes with cout channels, dtype of `x`.
+    """
+    if kernel.ndim == 4:
+        return lax.conv_general_dilated(
+            x, kernel, strides, list(padding), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+    along, across, deep = strides
+    return conv3d(x, kernel, strides=(along, across, deep), padding=padding)
 
 
 def conv3d(
@@ -170,12 +190,12 @@ def _kernel_gradient(
 
 
 class Conv(nn.Module):
-    """3D convolution with parameters `kernel` [kd kh kw cin cout] and `bias` [cout].
+    """Convolution with parameters `kernel` [*kernel_size cin cout] and `bias` [cout].
 
     Attributes:
         features: Output channels.
-        kernel_size: Per axis.
-        strides: Per axis.
+        kernel_size: Per axis: three for volumes, two for images.
+        strides: Per axis; None for 1.
         padding: (before, after) per axis; None keeps the size at stride 1 and halves it at stride 2
             with (1, 1) for a kernel of 3, as PyTorch's `padding=1` does.
         use_bias: Adds a bias.
@@ -186,8 +206,8 @@ class Conv(nn.Module):
     """
 
     features: int
-    kernel_size: tuple[int, int, int] = (3, 3, 3)
-    strides: tuple[int, int, int] = (1, 1, 1)
+    kernel_size: tuple[int, ...] = (3, 3, 3)
+    strides: tuple[int, ...] | None = None
     padding: Padding | None = None
     use_bias: bool = True
     dtype: Any = jnp.float32
@@ -197,16 +217,15 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Convolves x [b d h w cin] -> [b d' h' w' features] in `dtype`."""
+        """Convolves x [b ... cin] -> [b ...' features] in `dtype`."""
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         padding = self.padding
         if padding is None:
             padding = [((k - 1) // 2, k // 2) for k in self.kernel_size]
-        x = conv3d(
-            x.astype(self.dtype), kernel.astype(self.dtype), strides=self.strides, padding=padding
-        )
+        strides = self.strides or (1,) * len(self.kernel_size)
+        x = conv(x.astype(self.dtype), kernel.astype(self.dtype), strides=strides, padding=padding)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
-            x = x + bias.astype(self.dtype)[None, None, None, None]
+            x = x + bias.astype(self.dtype).reshape((1,) * (x.ndim - 1) + bias.shape)
         return x

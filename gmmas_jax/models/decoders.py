@@ -18,7 +18,7 @@ from gmmas_jax.models.layers import (
     residual_block,
 )
 from gmmas_jax.models.options import LayerOptions
-from gmmas_jax.models.resize import depth_to_space, double_trilinear
+from gmmas_jax.models.resize import depth_to_space, double_linear
 
 
 class Upsample(nn.Module):
@@ -38,7 +38,7 @@ class Upsample(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [b d h w c] to [b 2d 2h 2w c]."""
         if self.options.upsample == "resize":
-            return double_trilinear(x)
+            return double_linear(x)
         width = x.shape[-1]
         fan_in = 8 * width  # PyTorch counts a transposed kernel's outputs
         init = kernel_initializer(self.options, fan_in=fan_in, gain=8.0)

@@ -1,17 +1,22 @@
-"""Fusion of sequences that may be absent, and of a patch's features with global ones."""
+"""Fusion: of sequences that may be absent, of a patch with the whole, of a decoder's scales."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gmmas_jax.models.conv import Conv, Padding
 from gmmas_jax.models.layers import (
     bias_initializer,
     convolve,
+    dense,
     kernel_initializer,
     over_voxels,
 )
 from gmmas_jax.models.options import LayerOptions
 from gmmas_jax.models.resize import space_to_depth
+
+_REACH = 3
+"""Of spatial attention: a kernel of 7 along each axis."""
 
 
 def fusion_shares(strength: jax.Array, present: jax.Array) -> jax.Array:
@@ -136,6 +141,51 @@ class ChannelAttentionFusion(nn.Module):
         own = jnp.einsum("bdhwc,bce->bdhwe", x, scaled[:, :width])
         other = jnp.einsum("bdhwc,bce->bdhwe", y.astype(x.dtype), scaled[:, width:])
         return x + own + other
+
+
+class MultiScaleFusion(nn.Module):
+    """Multi-scale information fusion (MSF) of an encoder's and a decoder's features (MU-Net).
+
+    Zhang and Chen, "Brain Glioma Segmentation Model based on Multi-scale Information Fusion",
+    equations 1 and 2: with learned scalars p, Info = p1·x + p2·y + p3; with channel attention CA
+    and spatial attention SA, both without a sigmoid of their own, W = sigmoid(CA + SA); the result
+    is Info + W·x + (1 - W)·y. What the paper leaves open (reflected borders, bottleneck of C/8) is
+    as in DEA-Net, whose fusion it simplifies. Images and volumes alike.
+
+    W is kept in the collection "intermediates" under "weight", for those who want to see it.
+
+    Attributes:
+        options: How layers are built.
+    """
+
+    options: LayerOptions
+
+    @nn.compact
+    def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """Fuses the encoder's x [b ... c] and the decoder's y [b ... c] into [b ... c]."""
+        width, rank = x.shape[-1], x.ndim - 2
+        space = tuple(range(1, 1 + rank))
+        mix = self.param("mix", lambda _: jnp.array([1.0, 1.0, 0.0], jnp.float32)).astype(x.dtype)
+        info = mix[0] * x + mix[1] * y + mix[2]
+        mean = info.astype(jnp.float32).mean(axis=space)
+        hidden = dense(mean, max(1, width // 8), options=self.options, name="squeeze")
+        channels = dense(nn.relu(hidden), width, options=self.options, name="expand")
+        places = jnp.stack([info.mean(axis=-1), info.max(axis=-1)], axis=-1)
+        edges = [(0, 0), *[(_REACH, _REACH)] * rank, (0, 0)]
+        size = 2 * _REACH + 1
+        no_padding: Padding = ((0, 0),) * rank
+        places = Conv(
+            1,
+            kernel_size=(size,) * rank,
+            padding=no_padding,
+            dtype=self.options.compute_dtype,
+            kernel_init=kernel_initializer(self.options, fan_in=2 * size**rank, gain=1.0),
+            bias_init=bias_initializer(self.options, fan_in=2 * size**rank),
+            name="places",
+        )(jnp.pad(places, edges, mode="reflect"))
+        weight = nn.sigmoid(over_voxels(channels, rank=rank) + places)
+        self.sow("intermediates", "weight", weight)
+        return info + weight * x + (1.0 - weight) * y
 
 
 def average_pool(x: jax.Array) -> jax.Array:

@@ -158,8 +158,9 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises [b d h w c] over space and the channels of each group."""
-        batch, channels = x.shape[0], x.shape[-1]
+        """Normalises [b ... c] over space and the channels of each group."""
+        batch, channels, rank = x.shape[0], x.shape[-1], x.ndim - 2
+        space = tuple(range(1, 1 + rank))
         size = min(self.group_size, channels)
         if channels % size:
             raise UserError(
@@ -174,42 +175,46 @@ class GroupNorm(nn.Module):
             return jnp.repeat(groups.mean(axis=-1), size, axis=-1)
 
         values = x.astype(jnp.float32)
-        mean = over_group(values.mean(axis=(1, 2, 3)))
-        square = over_group(jnp.square(values).mean(axis=(1, 2, 3)))
+        mean = over_group(values.mean(axis=space))
+        square = over_group(jnp.square(values).mean(axis=space))
         variance = jnp.maximum(square - jnp.square(mean), 0.0)
         factor = lax.rsqrt(variance + NORM_EPSILON) * scale[None]
         offset = bias[None] - mean * factor
-        return (values * over_voxels(factor) + over_voxels(offset)).astype(self.dtype)
+        factor, offset = over_voxels(factor, rank=rank), over_voxels(offset, rank=rank)
+        return (values * factor + offset).astype(self.dtype)
 
 
-def over_voxels(per_channel: jax.Array) -> jax.Array:
-    """Reshapes [b c] to [b 1 1 1 c], to be broadcast over a volume."""
-    return per_channel[:, None, None, None, :]
+def over_voxels(per_channel: jax.Array, *, rank: int = 3) -> jax.Array:
+    """Reshapes [b c] to [b 1 1 1 c], to be broadcast over a volume; at rank 2 over an image."""
+    return per_channel.reshape(per_channel.shape[0], *[1] * rank, per_channel.shape[-1])
 
 
-def normalize_activate(x: jax.Array, *, options: LayerOptions, train: bool, name: str) -> jax.Array:
-    """Norm, then LeakyReLU: what precedes every convolution of a pre-activation block.
+def normalize(x: jax.Array, *, options: LayerOptions, train: bool, name: str) -> jax.Array:
+    """The norm that the options choose.
 
     Args:
-        x: [b d h w c] features.
+        x: [b ... c] features.
         options: Kind of norm and dtype.
         train: With batch norm, use (and update) the statistics of this batch.
         name: Name of the norm.
 
     Returns:
-        [b d h w c] in the compute dtype.
+        [b ... c] in the compute dtype.
     """
     if options.norm == "batch":
-        x = nn.BatchNorm(
+        return nn.BatchNorm(
             use_running_average=not train,
             momentum=0.9,
             epsilon=NORM_EPSILON,
             dtype=options.compute_dtype,
             name=name,
         )(x)
-    else:
-        x = GroupNorm(group_size=options.group_size, dtype=options.compute_dtype, name=name)(x)
-    return nn.leaky_relu(x, LEAKY_SLOPE)
+    return GroupNorm(group_size=options.group_size, dtype=options.compute_dtype, name=name)(x)
+
+
+def normalize_activate(x: jax.Array, *, options: LayerOptions, train: bool, name: str) -> jax.Array:
+    """Norm, then LeakyReLU: what precedes every convolution of a pre-activation block."""
+    return nn.leaky_relu(normalize(x, options=options, train=train, name=name), LEAKY_SLOPE)
 
 
 class ResidualBlock(nn.Module):

@@ -25,6 +25,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "activation": ("none", "relu", "gelu"),
     "padding": ("valid", "same"),
     "global_alignment": ("none", "crop"),
+    "fusion": ("concat", "msf"),
 }
 
 

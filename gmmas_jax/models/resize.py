@@ -1,4 +1,4 @@
-"""Changes of resolution: voxels folded into channels and back, trilinear doubling, crops."""
+"""Changes of resolution: voxels folded into channels and back, doubling, crops."""
 
 import jax
 import jax.numpy as jnp
@@ -21,34 +21,37 @@ def space_to_depth(x: jax.Array, stride: int) -> jax.Array:
 
 
 def depth_to_space(x: jax.Array, stride: int) -> jax.Array:
-    """Unfolds channels into cubes of voxels.
+    """Unfolds channels into cubes of voxels, or squares of pixels.
 
     Args:
-        x: [b d h w stride³·c]; the channels of one voxel of the cube are contiguous.
+        x: [b d h w stride³·c] or [b h w stride²·c]; the channels of one voxel of the cube are
+            contiguous.
         stride: Side of a cube in voxels.
 
     Returns:
-        [b d·stride h·stride w·stride c].
+        [b d·stride h·stride w·stride c], or without d.
     """
-    b, d, h, w, channels = x.shape
-    s, c = stride, channels // stride**3
-    x = x.reshape(b, d, h, w, s, s, s, c)
-    return x.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(b, d * s, h * s, w * s, c)
+    batch, *size, channels = x.shape
+    rank = len(size)
+    x = x.reshape(batch, *size, *[stride] * rank, channels // stride**rank)
+    pairs = [axis for i in range(rank) for axis in (1 + i, 1 + rank + i)]
+    x = x.transpose(0, *pairs, 1 + 2 * rank)
+    return x.reshape(batch, *(length * stride for length in size), -1)
 
 
-def double_trilinear(x: jax.Array) -> jax.Array:
-    """Doubles the resolution by trilinear interpolation, edges extended.
+def double_linear(x: jax.Array) -> jax.Array:
+    """Doubles the resolution by linear interpolation along each axis, edges extended.
 
     Voxel centres are half a voxel inside the border, so that each new voxel lies a quarter of an
     old one beside an old centre: weights 3/4 and 1/4.
 
     Args:
-        x: [b d h w c].
+        x: [b d h w c] or [b h w c].
 
     Returns:
-        [b 2d 2h 2w c].
+        [b 2d 2h 2w c] or [b 2h 2w c].
     """
-    for axis in (1, 2, 3):
+    for axis in range(1, x.ndim - 1):
         size = x.shape[axis]
         first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
         last = jax.lax.slice_in_dim(x, size - 1, size, axis=axis)

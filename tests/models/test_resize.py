@@ -10,7 +10,7 @@ from gmmas_jax.models.options import LayerOptions
 from gmmas_jax.models.resize import (
     crop_resample,
     depth_to_space,
-    double_trilinear,
+    double_linear,
     interpolation_matrix,
     space_to_depth,
 )
@@ -40,13 +40,13 @@ def test_depth_to_space_unfolds_cubes():
     np.testing.assert_array_equal(unfolded[1, 1, 2, 5], x[1, 0, 1, 2].reshape(2, 2, 2, 2)[1, 0, 1])
 
 
-def test_double_trilinear_is_scipys_zoom_on_grid():
+def test_double_linear_is_scipys_zoom_on_grid():
     x = volume(1, 3, 4, 1, 2)
     for channel in range(2):
         expected = ndimage.zoom(
             np.asarray(x)[0, ..., channel], 2, order=1, mode="nearest", grid_mode=True
         )
-        np.testing.assert_allclose(double_trilinear(x)[0, ..., channel], expected, atol=1e-6)
+        np.testing.assert_allclose(double_linear(x)[0, ..., channel], expected, atol=1e-6)
 
 
 def test_upsample_transpose_is_xlas_transposed_convolution():
