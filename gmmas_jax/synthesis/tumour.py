@@ -270,11 +270,11 @@ def grow_tumour(
 
     level = habit.cavity - radial + 0.12 * draw(16.0).clip(-1.8, 1.8)
     cavity = brain * inside(level, 0.04) * (habit.cavity > 0)
-    left = [
-        part * (1.0 - cavity)
-        for part in (necrosis, solid, mucinous, enhancing, oedema, calcium, blood)
-    ]
-    return Tumour(*left, cavity)
+    grown = Tumour(
+        necrosis, solid, mucinous, enhancing, oedema, calcium, blood, jnp.zeros_like(cavity)
+    )
+    left = jax.tree.map(lambda part: part * (1.0 - cavity), grown)
+    return left._replace(cavity=cavity)
 
 
 def displace(
