@@ -39,7 +39,7 @@ from gmmas_jax.inference.predictor import Predictor
 from gmmas_jax.measure import machine_facts
 from gmmas_jax.metrics.bootstrap import mean_interval, stream
 from gmmas_jax.metrics.segmentation import REGION_NAMES, dice_regions
-from gmmas_jax.models.gmmas import make_model
+from gmmas_jax.models.build import make_model
 from gmmas_jax.objectives.combine import make_objective
 from gmmas_jax.synthesis.anatomy import Anatomy, anatomy_affine, load_anatomy
 from gmmas_jax.synthesis.effects import Effect, Effects

@@ -24,7 +24,7 @@ from benchmarks.machine import save_result
 from gmmas_jax.config import load_config
 from gmmas_jax.measure import alternate, machine_facts, summary
 from gmmas_jax.models import conv, layers
-from gmmas_jax.models.gmmas import make_model
+from gmmas_jax.models.build import make_model
 from gmmas_jax.train.state import example_inputs
 
 LOWERINGS = {"depth taps": conv.conv3d_by_depth_taps, "native": conv.conv3d_native}

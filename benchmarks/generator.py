@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.machine import save_result
 from gmmas_jax.config import load_config, to_dict
 from gmmas_jax.measure import alternate, machine_facts, summary
-from gmmas_jax.models.gmmas import make_model
+from gmmas_jax.models.build import make_model
 from gmmas_jax.objectives.combine import make_objective
 from gmmas_jax.synthesis.anatomy import load_anatomy
 from gmmas_jax.synthesis.effects import Effects

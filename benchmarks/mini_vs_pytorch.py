@@ -24,7 +24,8 @@ from benchmarks.machine import save_result
 from benchmarks.pytorch_mini import MiniGMMAS, Objective, torch_layout
 from gmmas_jax.config import load_config
 from gmmas_jax.measure import alternate, machine_facts, summary
-from gmmas_jax.models.gmmas import GMMAS, make_model
+from gmmas_jax.models.build import make_model
+from gmmas_jax.models.gmmas import GMMAS
 from gmmas_jax.objectives.combine import make_objective
 from gmmas_jax.train.optimizer import decay_mask, make_optimizer
 from gmmas_jax.train.state import compile_init, make_init_fn

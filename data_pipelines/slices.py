@@ -14,7 +14,7 @@ from data_pipelines.host_tensorflow import tf
 from data_pipelines.index_stream import every_case_once
 from data_pipelines.prepared import CaseArrays, PreparedIndex
 from data_pipelines.sampling import example_generator
-from gmmas_jax.cases.geometry import linear_weights, mix_along
+from gmmas_jax.cases.fit import fit
 from gmmas_jax.cases.labels import REGIONS
 from gmmas_jax.cases.sequences import SEQUENCES, presence
 from gmmas_jax.errors import UserError
@@ -166,35 +166,18 @@ def _slice(
     label: SliceLabel,
 ) -> dict[str, np.ndarray]:
     image = np.asarray(arrays.image[:, :, number])[..., list(channels)].astype(np.float32)
-    zoom = min(new / old for new, old in zip(size, image.shape, strict=False))
     codes = np.zeros(image.shape[:2], np.int32)
     if arrays.label is not None:
         codes = arrays.label[:, :, number].astype(np.int32)
     if label == "WT":
         codes = np.isin(codes, REGIONS["WT"]).astype(np.int32)
     return {
-        "image": _fitted(image, size, zoom, linear=True),
+        "image": fit(image, size),
         "present": arrays.present[list(channels)],
-        "label": _fitted(codes, size, zoom, linear=False),
+        "label": fit(codes, size, linear=False),
         "label_valid": np.array(arrays.label is not None, np.float32),
         "slice_index": np.array(number, np.int32),
     }
-
-
-def _fitted(plane: np.ndarray, size: tuple[int, int], zoom: float, *, linear: bool) -> np.ndarray:
-    """Resizes a plane and puts it in the middle of zeros."""
-    for axis in (0, 1):
-        old = plane.shape[axis]
-        new = min(max(1, round(old * zoom)), size[axis])
-        weights = linear_weights(old, new, zoom)
-        if linear:
-            plane = mix_along(plane, weights, axis=axis)
-        else:
-            plane = np.take(plane, weights.argmax(axis=1), axis=axis)
-    result = np.zeros((*size, *plane.shape[2:]), plane.dtype)
-    top, left = ((room - used) // 2 for room, used in zip(size, plane.shape, strict=False))
-    result[top : top + plane.shape[0], left : left + plane.shape[1]] = plane
-    return result
 
 
 def _kinds(size: tuple[int, int], channels: int) -> dict[str, Any]:

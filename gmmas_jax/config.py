@@ -25,7 +25,11 @@ _PACKAGE = Path(__file__).parent
 _CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
 """Where configs lie in an installed wheel, and in the repository."""
 
-_OPEN_SECTIONS = ("model", "objective.class_weights", "objective.fixed_weights")
+_OPEN_SECTIONS = (
+    "model",
+    "objective.class_weights",
+    "objective.fixed_weights",
+)
 """Sections whose fields depend on the network or the tasks."""
 
 _NULLABLE = frozenset(
@@ -67,6 +71,7 @@ def base_config() -> ConfigDict:
                 "cutmix": 0.0,
                 "cutmix_task": ("histology", "grade"),
                 "cutmix_feather": 0,
+                "slices": "none",
                 "views": 1,
                 "view_overlap": 1.0,
             },
@@ -153,6 +158,7 @@ def base_config() -> ConfigDict:
                 "enhancing_touches_core": False,
                 "min_core_island_ml": 0.0,
                 "min_island_ml": 0.0,
+                "substitutes": (),
             },
         }
     )

@@ -16,7 +16,7 @@ from data_pipelines.exporting.plan import (
 )
 from data_pipelines.ingest.numbered import FILLED
 from gmmas_jax.cases.files import write_json
-from gmmas_jax.cases.labels import REGIONS
+from gmmas_jax.cases.labels import CONVENTIONS, REGIONS
 from gmmas_jax.cases.manifest import Row
 
 _REGION_NAMES = {
@@ -96,11 +96,15 @@ def _description(
     cases: Sequence[PlannedCase], channels: Sequence[str], suffix: str, convention: str
 ) -> Mapping[str, Any]:
     regions = [name for name in REGIONS if name != "RC" or convention == "brats2024"]
+    known = CONVENTIONS[convention].values()
     return {
         "channel_names": {str(number): name for number, name in enumerate(channels)},
         "labels": {
             "background": 0,
-            **{_REGION_NAMES[name]: list(REGIONS[name]) for name in regions},
+            **{
+                _REGION_NAMES[name]: [code for code in REGIONS[name] if code in known]
+                for name in regions
+            },
         },
         "regions_class_order": [_DRAWN_AS[name] for name in regions],
         "numTraining": sum(not _is_test(case.row) for case in cases),

@@ -1,17 +1,21 @@
 """Tumour labels, the regions made of them, and the conventions in which files hold them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from gmmas_jax.errors import UserError
 
-LABELS = ("background", "NCR", "ED", "ET", "RC")
-"""Code to name: necrotic and non-enhancing core, oedema, enhancing tumour, resection cavity."""
+LABELS = ("background", "NCR", "ED", "ET", "RC", "TU")
+"""Code to name: necrotic and non-enhancing core, oedema, enhancing tumour, resection cavity, and
+tumour that was outlined as a whole, its parts not told apart."""
 
-REGIONS: dict[str, tuple[int, ...]] = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,), "RC": (4,)}
+REGIONS: dict[str, tuple[int, ...]] = {"WT": (1, 2, 3, 5), "TC": (1, 3), "ET": (3,), "RC": (4,)}
 """Region name to the codes it unites; RC belongs to neither WT nor TC, as in the evaluation code
 of BraTS 2024 and later."""
+
+UNDIVIDED = ("background", "TU")
+"""The classes of a network that outlines the tumour as a whole."""
 
 CONVENTIONS: dict[str, Mapping[int, int]] = {
     # BraTS 2012-2021, UCSF-PDGM, UPENN-GBM, FeTS: 3 is unused.
@@ -21,6 +25,8 @@ CONVENTIONS: dict[str, Mapping[int, int]] = {
     "brats2024": {0: 0, 1: 1, 2: 2, 3: 3, 4: 4},
     # Medical Segmentation Decathlon, Task01_BrainTumour.
     "msd": {0: 0, 1: 2, 2: 1, 3: 3},
+    # One outline of the lesion, as physicians draw it.
+    "lesion": {0: 0, 1: 5},
     # Output of nnU-Net's BraTS 2021 converter (Dataset137_BraTS21.py).
     "nnunet_brats21": {0: 0, 1: 2, 2: 1, 3: 3},
 }
@@ -79,10 +85,12 @@ def convert_back(label: np.ndarray, convention: str) -> np.ndarray:
         table[ours] = theirs
     converted = table[label.astype(np.uint8)]
     if (converted == _UNKNOWN).any():
-        missing = sorted({LABELS[code] for code in np.unique(label[converted == _UNKNOWN])})
+        codes = set(np.unique(label[converted == _UNKNOWN]).tolist())
+        fitting = [name for name, codes_of in CONVENTIONS.items() if codes <= {*codes_of.values()}]
         raise UserError(
-            f"The label convention {convention!r} has no code for {', '.join(missing)}. "
-            "Write the mask with the convention 'brats2024' instead."
+            f"The label convention {convention!r} has no code for "
+            f"{', '.join(sorted(LABELS[code] for code in codes))}; "
+            f"{' and '.join(map(repr, fitting)) or 'none'} has. Choose another for the mask."
         )
     return converted
 
@@ -124,6 +132,33 @@ def infer_convention(array: np.ndarray, source: str, *, numbered_channels: bool 
         f"{'; '.join(f'{name}: {_meaning(name, values)}' for name in fitting)}. "
         f"Declare the label convention, one of {', '.join(fitting)}."
     )
+
+
+def class_names(num_classes: int) -> tuple[str, ...]:
+    """Returns the labels that the classes of a network stand for, background first.
+
+    Two classes are background and the tumour as a whole; more are the first codes of `LABELS`.
+    """
+    return UNDIVIDED if num_classes == len(UNDIVIDED) else LABELS[:num_classes]
+
+
+def class_regions(names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Returns the regions that classes make up: name to positions in `names`.
+
+    Args:
+        names: From `class_names`.
+    """
+    if tuple(names) == UNDIVIDED:
+        return {"WT": (1,)}
+    parts = {
+        region: [LABELS[code] for code in codes if LABELS[code] != UNDIVIDED[1]]
+        for region, codes in REGIONS.items()
+    }
+    return {
+        region: tuple(names.index(part) for part in members)
+        for region, members in parts.items()
+        if set(members) <= set(names)
+    }
 
 
 def region_mask(label: np.ndarray, region: str) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from gmmas_jax.cases.case import Case
 from gmmas_jax.cases.files import output_folder, write_bytes, write_json, write_text
 from gmmas_jax.cases.geometry import from_canonical
-from gmmas_jax.cases.labels import convert_back
+from gmmas_jax.cases.labels import LABELS, UNDIVIDED, convert_back
 from gmmas_jax.cases.manifest import Row, read_manifest
 from gmmas_jax.cli.progress import CaseProgress
 from gmmas_jax.clinical.abstention import AbstentionRule, evidence_of
@@ -187,7 +187,8 @@ def predict_case(
         out: Folder that receives the results.
         probs: Also write probabilities.nii.gz, and probabilities.json with the names of its
             volumes.
-        label_convention: Name of `labels.CONVENTIONS` whose codes the mask gets; None for ours.
+        label_convention: Name of `labels.CONVENTIONS` whose codes the mask gets; None for ours, or
+            where the network outlines the tumour as a whole "lesion".
         experimental: Show answers that are no evidence, marked as such (`clinical.abstention`).
 
     Returns:
@@ -240,6 +241,8 @@ def write_results(
         evidence=evidence,
     )
     label = prediction.label
+    if label_convention is None and prediction.labels == UNDIVIDED:
+        label_convention = "lesion"  # One outline, so one code: 1.
     codes = label if label_convention is None else convert_back(label, label_convention)
     grid = case.source_grid
     write_volume(out / SEGMENTATION, from_canonical(codes, grid), grid, dtype=np.uint8)
@@ -279,7 +282,7 @@ def findings_table(path: Path) -> str:
 def check_convention(predictor: Predictor, name: str | None) -> None:
     """Refuses a convention before long work that could not be written."""
     if name is not None:
-        convert_back(np.arange(len(predictor.labels)), name)
+        convert_back(np.array([LABELS.index(label) for label in predictor.labels]), name)
 
 
 def check_rows(manifest: str | os.PathLike[str], rows: Sequence[Row], out: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gmmas_jax.cases.case import Case
 from gmmas_jax.cases.files import output_folder, write_text
-from gmmas_jax.cases.labels import LABELS, REGIONS
+from gmmas_jax.cases.labels import LABELS, UNDIVIDED, class_regions
 from gmmas_jax.cases.manifest import SPLITS, Row, read_manifest
 from gmmas_jax.cases.prepare import Prepared, prepare
 from gmmas_jax.cases.sequences import SUBSETS, presence
@@ -137,9 +137,11 @@ def _predict_all(
 def score_case(case: Case, prediction: Prediction) -> CaseResult:
     """Compares a prediction with what is known about its case."""
     rule = AbstentionRule()
-    regions = [r for r, codes in REGIONS.items() if max(codes) < len(prediction.labels)]
+    regions = list(class_regions(prediction.labels))
     scores, reference = {}, {}
     if case.label is not None:
+        if (case.label == LABELS.index(UNDIVIDED[1])).any():
+            regions = ["WT"]  # Its parts were not outlined.
         scores = score_regions(
             prediction.label, case.label, spacing=case.grid.spacing, regions=regions
         )
@@ -227,10 +229,10 @@ def _add_subsets(
 ) -> None:
     """Adds the case's Dice for every subset that it has; `known` are labels already predicted."""
     assert prepared.label is not None  # Only cases with a mask come here.
-    regions = [r for r, codes in REGIONS.items() if max(codes) < len(predictor.labels)]
+    regions = list(class_regions(predictor.labels))
     for subset, scores in subset_dice.items():
         mask = presence(subset)
-        if (mask > prepared.present).any():
+        if (mask > prepared.present).any() or not predictor.can_use(mask):
             continue
         label = known.get(subset)
         if label is None:

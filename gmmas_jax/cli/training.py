@@ -14,13 +14,15 @@ from gmmas_jax import __version__
 from gmmas_jax.augment.patch import make_augmentation
 from gmmas_jax.cases.files import output_folder
 from gmmas_jax.cases.manifest import read_manifest
+from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.cli.training_store import build_for_training, open_store, training_cases
 from gmmas_jax.config import load_config, to_dict
 from gmmas_jax.errors import UserError
 from gmmas_jax.export.card import model_card
 from gmmas_jax.export.provenance import SECTION, of_cases, of_stream
 from gmmas_jax.export.weights import save_weights
-from gmmas_jax.models.gmmas import make_model
+from gmmas_jax.inference.settings import substitutes_of
+from gmmas_jax.models.build import make_model
 from gmmas_jax.objectives.combine import Objective, make_objective
 from gmmas_jax.synthesis.anatomy import load_anatomy
 from gmmas_jax.synthesis.effects import Effects
@@ -104,7 +106,8 @@ def train(
         if index is None:
             assert cohort is not None  # Checked above.
             index = build_for_training(cohort, workdir, config["data"])
-        source = _stored_cases(index, config, workers)
+        stored = _stored_slices if config["data"]["slices"] != "none" else _stored_cases
+        source = stored(index, config, workers)
     config[SECTION] = source.provenance
     result = run_training(
         config=config,
@@ -203,7 +206,7 @@ def _check(config: Mapping[str, Any], objective: Objective) -> None:
             f"example as the objective of {config['name']} has a use for. Set "
             f"data.views={objective.views}."
         )
-    heads, tasks = list(config["model"]["tasks"]), list(config["objective"]["tasks"])
+    heads, tasks = list(config["model"].get("tasks", {})), list(config["objective"]["tasks"])
     unknown = [task for task in tasks if task not in heads]
     if unknown:
         raise UserError(
@@ -259,6 +262,81 @@ def _stored_cases(index: "PreparedIndex", config: Mapping[str, Any], workers: in
         lambda position: index.cases[position].case_id,
         of_cases(index.cases, config["objective"]["tasks"]),
     )
+
+
+def _stored_slices(index: "PreparedIndex", config: Mapping[str, Any], workers: int) -> _Source:
+    from data_pipelines.slices import slice_batches
+
+    data, substitutes = config["data"], substitutes_of(config["inference"]["substitutes"])
+    rows, columns, depth = data["patch"]
+    if depth != 1:
+        raise UserError(
+            f"data.patch is {data['patch']}; expected a depth of 1 with data.slices="
+            f"{data['slices']}."
+        )
+    needed = config["model"].get("sequences", SEQUENCES)
+    _check_sequences(index, needed, substitutes)
+
+    def batches(start_step: int) -> Iterator[Batch]:
+        slices = slice_batches(
+            index,
+            seed=config["seed"],
+            batch_size=data["batch_size"],
+            size=(rows, columns),
+            sequences=SEQUENCES,
+            label="labels",
+            lesion_only=data["slices"] == "lesion",
+            start_step=start_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            workers=workers,
+        )
+        return (_as_patches(batch, substitutes) for batch in slices)
+
+    batches(0)  # What does not fit the cases is told here, before minutes of compiling.
+    return _Source(
+        batches,
+        lambda position: index.cases[position].case_id,
+        of_cases(index.cases, config["objective"]["tasks"]),
+    )
+
+
+def _check_sequences(
+    index: "PreparedIndex", needed: Sequence[str], substitutes: Mapping[str, str]
+) -> None:
+    """Refuses cases that lack a sequence of a network that cannot do without."""
+    for case in index.cases:
+        missing = [
+            name for name in needed if not {name, substitutes.get(name, name)} & set(case.sequences)
+        ]
+        if missing:
+            raise UserError(
+                f"{case.case_id}: has no {' and no '.join(missing)}; expected "
+                f"{' and '.join(needed)} of every case, which is all that the network sees. Leave "
+                "the case out, or name a sequence in its place, such as "
+                f"inference.substitutes={missing[0]}:t2w."
+            )
+
+
+def _as_patches(batch: Mapping[str, np.ndarray], substitutes: Mapping[str, str]) -> Batch:
+    """Returns slices [b h w] as patches that are one voxel deep, with no whole volume beside."""
+    size = len(batch["label"])
+    image, present = batch["image"][:, :, :, None].copy(), batch["present"].copy()
+    for name, other in substitutes.items():
+        place, source = SEQUENCES.index(name), SEQUENCES.index(other)
+        lacks = present[:, place] == 0
+        image[lacks, ..., place] = image[lacks, ..., source]
+        present[lacks, place] = present[lacks, source]
+    flat = {"image": image, "present": present, "label": batch["label"][..., None]}
+    nothing = {
+        "whole": np.zeros((size, 1, 1, 1, len(SEQUENCES)), np.float32),
+        "whole_label": np.zeros((size, 1, 1, 1), np.int32),
+        "box": np.tile(np.array([[0.0] * 3, [1.0] * 3], np.float32), (size, 1, 1)),
+        "targets": {},
+        "target_valid": {},
+    }
+    kept = {name: batch[name] for name in ("label_valid", "case_index")}
+    return flat | nothing | kept
 
 
 def _export(result: FitResult, config: Mapping[str, Any], folder: Path) -> None:

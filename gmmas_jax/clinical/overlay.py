@@ -32,7 +32,7 @@ BACKGROUND = "#000000"
 INK = "#d7dde4"
 _FAINT = "#7d8894"
 # Large areas first, so that where two outlines share an edge the smaller, inner label's shows.
-_DRAWING_ORDER = ("ED", "RC", "ET", "NCR")
+_DRAWING_ORDER = ("TU", "ED", "RC", "ET", "NCR")
 # Lines and letters of a single panel, for a page that shows it at about half its pixels.
 _PANEL_SCALE = 170
 _ROWS = (("axial", False), ("axial", True), ("coronal", True), ("sagittal", True))
@@ -293,7 +293,7 @@ def label_names(label: np.ndarray | None) -> list[str]:
     """Returns the names of the labels that occur in a map [d h w], outermost first."""
     if label is None:
         return []
-    return [n for n in ("ED", "ET", "NCR", "RC") if (label == LABELS.index(n)).any()]
+    return [n for n in ("TU", "ED", "ET", "NCR", "RC") if (label == LABELS.index(n)).any()]
 
 
 def png(figure: Figure, dpi: int) -> bytes:

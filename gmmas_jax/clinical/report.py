@@ -54,7 +54,7 @@ def case_report(
         rows=_picture_rows(panels),
         legend=[
             {"title": LABEL_TITLES[name], "colour": LABEL_COLOURS[name]}
-            for name in ("ED", "ET", "NCR", "RC")
+            for name in ("TU", "ED", "ET", "NCR", "RC")
             if findings["volumes_ml"]["labels"].get(name, 0) > 0
         ],
         volumes=_volume_rows(findings["volumes_ml"]),

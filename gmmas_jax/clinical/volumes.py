@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gmmas_jax.cases.labels import LABELS, REGIONS
+from gmmas_jax.cases.labels import LABELS, REGIONS, class_regions
 
 
 def volumes_ml(
@@ -33,9 +33,8 @@ def volumes_ml(
     return {
         "labels": {name: _ml(int(counts[code]), voxel_ml) for name, code in codes.items()},
         "regions": {
-            region: _ml(sum(int(counts[code]) for code in members), voxel_ml)
-            for region, members in REGIONS.items()
-            if set(members) <= set(codes.values())
+            region: _ml(sum(int(counts[code]) for code in REGIONS[region]), voxel_ml)
+            for region in class_regions(("background", *known_labels))
         },
     }
 

@@ -10,10 +10,12 @@ LABEL_TITLES = {
     "ED": "Oedema and infiltration",
     "ET": "Enhancing tumour",
     "RC": "Resection cavity",
+    "TU": "Tumour, its parts not told apart",
 }
 
 # Okabe & Ito's colours for colour-blind readers, picked for contrast on black.
 LABEL_COLOURS = {"NCR": "#56b4e9", "ED": "#f0e442", "ET": "#ff6b35", "RC": "#d68fc0"}
+LABEL_COLOURS["TU"] = LABEL_COLOURS["ED"]  # They never occur together.
 
 REGION_TITLES = {
     "WT": "Whole tumour",

@@ -16,6 +16,7 @@ _EVIDENCE = (
     "these rules: whether real tumours follow them closely enough was not shown. `gmmas predict` "
     "withholds these answers; `--experimental` shows them, each marked as an experiment.\n"
 )
+_ANY = "one to four of the MRI sequences t1n, t1c, t2w, t2f"
 _SYNTHETIC = (
     "- The training patients are synthetic: every number of accuracy on synthetic patients "
     "says how well the network learned the generator, not how well it reads real scans.\n"
@@ -34,7 +35,7 @@ def model_card(config: Mapping[str, Any], *, version: str, parameters: int) -> s
     Returns:
         Markdown.
     """
-    data, made = config["data"], config[SECTION]
+    data, made, model = config["data"], config[SECTION], config["model"]
     estimated = ", ".join(config["objective"]["tasks"]) or "nothing else"
     generated = made["trained_on"] == GENERATED
     synthetic = (
@@ -51,8 +52,8 @@ def model_card(config: Mapping[str, Any], *, version: str, parameters: int) -> s
 {CLAIM}
 
 ## What it is
-A GMMAS network (arXiv 2501.17758; this implementation: gmmas {version}) with {parameters:,} \
-parameters. From one to four of the MRI sequences t1n, t1c, t2w, t2f (skull-stripped, \
+{_network(model)}; this implementation: gmmas {version}; {parameters:,} parameters. From \
+{" and ".join(model["sequences"]) if "sequences" in model else _ANY} (skull-stripped, \
 co-registered) it outlines glioma and estimates {estimated}.
 
 ## What it was trained on
@@ -73,6 +74,13 @@ training cases, nor after surgery unless the cases say so.
 - A sequence that is missing makes the outline worse; without t1c enhancing tumour is a guess.
 - MGMT promoter methylation has not been shown to be visible on MRI.
 """
+
+
+def _network(model: Mapping[str, Any]) -> str:
+    if model.get("network", "gmmas") == "gmmas":
+        return "A GMMAS network (arXiv 2501.17758)"
+    kind = "MU-Net (Zhang and Chen)" if model["fusion"] == "msf" else "U-Net (Ronneberger 2015)"
+    return f"A {kind} that sees one axial slice at a time and outlines the tumour as a whole"
 
 
 def _trained_on(config: Mapping[str, Any], generated: bool) -> str:

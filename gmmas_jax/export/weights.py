@@ -18,7 +18,7 @@ from safetensors import numpy as safetensors_numpy
 from gmmas_jax.cases.files import atomic_path, output_folder, write_json, write_text
 from gmmas_jax.errors import UserError
 from gmmas_jax.export.provenance import trained_on
-from gmmas_jax.models.gmmas import make_model
+from gmmas_jax.models.build import make_model
 from gmmas_jax.train.state import example_inputs
 
 WEIGHTS_FILE = "weights.safetensors"

@@ -63,6 +63,19 @@ class Cleaning:
         """Returns the names of the settings, which are fields of the config's `inference`."""
         return tuple(field.name for field in fields(cls))
 
+    def check_undivided(self) -> None:
+        """Refuses what a network that does not tell a tumour's parts apart has no labels for.
+
+        Raises:
+            UserError: If anything but the least piece is set.
+        """
+        for field in fields(self):
+            if field.name != "min_island_ml" and getattr(self, field.name) != field.default:
+                raise UserError(
+                    f"inference.{field.name} is {getattr(self, field.name)}; expected "
+                    f"{field.default} of a network that outlines the tumour as a whole."
+                )
+
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> "Cleaning":
         """Builds the settings from those fields of a section that belong to them."""

@@ -4,7 +4,7 @@ import copy
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gmmas_jax.cases.case import Case
-from gmmas_jax.cases.labels import LABELS, region_mask
+from gmmas_jax.cases.fit import fit, unfit
+from gmmas_jax.cases.labels import LABELS, UNDIVIDED, class_names, region_mask
 from gmmas_jax.cases.prepare import Prepared, prepare, restore, whole_volume
 from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.cases.tasks import TASKS
@@ -21,10 +22,12 @@ from gmmas_jax.clinical.volumes import volumes_ml
 from gmmas_jax.errors import UserError
 from gmmas_jax.export.weights import Weights, load_weights
 from gmmas_jax.inference.postprocessing import clean
-from gmmas_jax.inference.settings import InferenceSettings
+from gmmas_jax.inference.settings import InferenceSettings, substitutes_of
 from gmmas_jax.inference.sliding_window import Tiling, Windows, make_tiling, overlap_slices, slide
 from gmmas_jax.inference.uncertainty import mutual_information, softmax
-from gmmas_jax.models.gmmas import GMMAS, make_model
+from gmmas_jax.models.build import make_model
+from gmmas_jax.models.gmmas import GMMAS
+from gmmas_jax.models.unet import UNet
 
 _IMPORTANT = {
     "t1c": "the outlines of enhancing tumour and core are guesses",
@@ -32,6 +35,9 @@ _IMPORTANT = {
 }
 
 _LEFT_RIGHT = 0
+
+_NAMES = {"gmmas": "GMMAS", "concat": "U-Net", "msf": "MU-Net"}
+"""What a network is called, by its fusion."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,23 +112,32 @@ class Predictor:
         if flips is not None:
             inference["flips"] = flips
         self.settings = InferenceSettings.from_config(inference)
-        self.labels = LABELS[: config["model"]["num_classes"]]
-        self.tasks = _task_classes(config["model"]["tasks"])
+        section = config["model"]
+        self.labels = class_names(section["num_classes"])
+        self.tasks = _task_classes(section.get("tasks", {}))
         self.spacing_mm: float = config["data"]["spacing_mm"]
         self.identity = {
-            "name": f"GMMAS {weights.name}".strip(),
+            "name": f"{_NAMES[section.get('fusion', 'gmmas')]} {weights.name}".strip(),
             "config": config["name"] or "unnamed",
             "weights_sha256": weights.sha256 or "0" * 64,
             "trained_on": weights.trained_on,
         }
         self._whole = tuple(config["data"]["whole"])
-        model = make_model(**config["model"])
+        model = make_model(**section)
+        # What a network of slices sees is fitted into a frame, as in training.
+        slices = isinstance(model, UNet)
+        self._frame = tuple(config["data"]["patch"][:2]) if slices else None
+        self._needed = model.sequences if isinstance(model, UNet) else ()
+        self._substitutes = substitutes_of(self.settings.substitutes)
+        self._codes = np.array([LABELS.index(name) for name in self.labels], np.uint8)
+        if self.labels == UNDIVIDED:
+            self.settings.cleaning.check_undivided()
         self._variables = jax.device_put(weights.variables)
         self._keys = jax.random.split(
             jax.random.key(self.settings.seed), max(1, self.settings.samples)
         )
         # Without dropout in the heads every pass is the same: there is nothing to estimate.
-        rate = config["model"]["classifier"]["dropout"]
+        rate = section.get("classifier", {}).get("dropout", 0.0)
         self._samples = self.settings.samples if rate > 0 and self.tasks else 0
         self._global = jax.jit(functools.partial(model.apply, method="global_features"))
         self._window = jax.jit(_window_function(model, sampled=self._samples > 0))
@@ -170,10 +185,11 @@ class Predictor:
                 f"None of the sequences asked for is there; the case has {_names(prepared.present)}"
                 ". Choose at least one of these."
             )
-        probabilities, logits, samples = self._run(prepared.image, prepared.brain, mask)
+        image, mask = self._substituted(prepared.image, mask)
+        probabilities, logits, samples = self._run(image, prepared.brain, mask)
         if self.settings.flips:
             mirrored = self._run(
-                np.flip(prepared.image, _LEFT_RIGHT), np.flip(prepared.brain, _LEFT_RIGHT), mask
+                np.flip(image, _LEFT_RIGHT), np.flip(prepared.brain, _LEFT_RIGHT), mask
             )
             probabilities += np.flip(mirrored[0], _LEFT_RIGHT)
             probabilities /= 2
@@ -182,6 +198,7 @@ class Predictor:
             )
         label = _most_probable(probabilities)
         clean(probabilities, label, self.settings.cleaning, voxel_ml=self.spacing_mm**3 / 1000)
+        label = self._codes[label]
         return PreparedPrediction(
             probabilities=probabilities,
             label=label,
@@ -210,7 +227,7 @@ class Predictor:
         """
         start = time.perf_counter() if start is None else start
         probabilities = restore(found.probabilities, prepared)
-        label = _most_probable(probabilities)
+        label = self._codes[_most_probable(probabilities)]
         warnings = [
             *case.warnings,
             *(f"{s} is missing: {what}" for s, what in _IMPORTANT.items() if s not in case.images),
@@ -232,10 +249,48 @@ class Predictor:
             seconds=time.perf_counter() - start,
         )
 
+    def can_use(self, present: np.ndarray) -> bool:
+        """Says whether the network works with some sequences alone, [4], in `SEQUENCES`' order."""
+        there = {name for name, shown in zip(SEQUENCES, present, strict=True) if shown}
+        return bool(there) and not self._lacking(there)
+
+    def _lacking(self, there: Set[str]) -> list[str]:
+        """Returns the sequences that are needed and neither there nor to be substituted."""
+        return [
+            name
+            for name in self._needed
+            if name not in there and self._substitutes.get(name) not in there
+        ]
+
+    def _substituted(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Puts substitutes in the place of sequences that are needed and missing.
+
+        Raises:
+            UserError: If there is none for one of them.
+        """
+        there = {name for name, shown in zip(SEQUENCES, mask, strict=True) if shown}
+        lacking = self._lacking(there)
+        if lacking:
+            raise UserError(
+                f"{' and '.join(lacking)} missing; expected {' and '.join(self._needed)}, which is "
+                "all that this network sees. Name a sequence to show in its place, such as "
+                "inference.substitutes=t2f:t2w, or take weights that do without."
+            )
+        missing = [name for name in self._needed if name not in there]
+        if missing:
+            image, mask = image.copy(), mask.copy()
+        for name in missing:
+            place, other = (SEQUENCES.index(which) for which in (name, self._substitutes[name]))
+            image[..., place], mask[place] = image[..., other], 1.0
+        return image, mask
+
     def _run(
         self, image: np.ndarray, brain: np.ndarray, present: np.ndarray
     ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Returns probabilities [d h w k], logits {task: [k]} and samples of them {task: [s k]}."""
+        shape = image.shape[:2]
+        if self._frame is not None:
+            image = fit(image, self._frame)
         mask = jnp.asarray(present)[None]
         whole = jnp.asarray(whole_volume(image, self._whole))[None]
         features = self._global(self._variables, whole, mask)
@@ -251,8 +306,12 @@ class Predictor:
 
         tiling = make_tiling(image.shape[:3], self.settings.window, self.settings.overlap)
         probabilities, others = slide(image, tiling, batch_size=self.settings.batch_size, run=run)
+        if self._frame is not None:
+            probabilities = unfit(probabilities, shape)
         probabilities *= brain[..., None]
         probabilities[..., 0] += ~brain
+        if not self.tasks:
+            return probabilities, {}, {}
         weights = self._window_weights(probabilities.argmax(axis=-1), tiling)
         # [calls b ...], the last call cut to the windows that there are.
         stacked = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(weights)], *others)
@@ -286,7 +345,7 @@ class Predictor:
         return np.count_nonzero(region_mask(label, "WT")) * self.spacing_mm**3 / 1000
 
 
-def _window_function(model: GMMAS, *, sampled: bool) -> Callable[..., Any]:
+def _window_function(model: GMMAS | UNet, *, sampled: bool) -> Callable[..., Any]:
     """Returns the function that is compiled: a batch of windows to what is wanted of each."""
 
     def window(

@@ -70,7 +70,7 @@ class GlobalUNet(nn.Module):
 
 
 class GMMAS(nn.Module):
-    """The multi-task network; `make_model` builds it from a configuration.
+    """The multi-task network; `make_gmmas` builds it from a configuration.
 
     Attributes:
         tasks: Tasks and their numbers of classes, sorted by name; may be empty.
@@ -230,7 +230,7 @@ def _check_divisible(x: jax.Array, reduction: int, what: str) -> None:
         )
 
 
-def make_model(
+def make_gmmas(
     *,
     tasks: Mapping[str, int],
     num_classes: int,

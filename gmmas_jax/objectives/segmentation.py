@@ -7,13 +7,14 @@ two million voxels stops growing after a few hundred.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gmmas_jax.cases.labels import LABELS, REGIONS
+from gmmas_jax.cases.labels import REGIONS, UNDIVIDED, class_names, class_regions
 from gmmas_jax.errors import UserError
 
 
@@ -73,6 +74,7 @@ class SegmentationLoss:
                 f"objective.deep_weights has {len(self.deep_weights)} values, but the network gives"
                 f" {len(deep)} lower-resolution outputs. Give one weight for each."
             )
+        label = class_of(label, logits.shape[-1])
         values, dice = self._score(logits, label, valid)
         for weight, low in zip(self.deep_weights, deep, strict=True):
             values = values + weight * self._score(low, subsample(label, low.shape[1:4]), valid)[0]
@@ -119,10 +121,11 @@ def groups(num_classes: int, dice_over: str) -> dict[str, tuple[int, ...]]:
     Raises:
         UserError: On another word.
     """
+    names = class_names(num_classes)
     if dice_over == "labels":
-        return {LABELS[code]: (code,) for code in range(1, num_classes)}
+        return {name: (place,) for place, name in enumerate(names) if place > 0}
     if dice_over == "regions":
-        return {name: codes for name, codes in REGIONS.items() if max(codes) < num_classes}
+        return class_regions(names)
     raise UserError(f"objective.dice_over is {dice_over!r}; expected 'labels' or 'regions'.")
 
 
@@ -172,6 +175,17 @@ def voxel_cross_entropy(
     total = -jnp.sum(truth * log_probability, axis=(1, 2, 3, 4))
     weight = truth.sum(axis=(1, 2, 3, 4))  # a voxel without a class has none
     return total / jnp.where(weight > 0, weight, 1.0)
+
+
+def class_of(label: Array, num_classes: int) -> Array:
+    """Returns the network's class of each voxel, int, -1 where it has none.
+
+    The classes of a network are the first codes; with two they are background and whole tumour.
+    """
+    if num_classes != len(UNDIVIDED):
+        return label
+    tumour = functools.reduce(jnp.logical_or, [label == code for code in REGIONS["WT"]])
+    return jnp.where(label == 0, 0, jnp.where(tumour, 1, -1))
 
 
 def has_class(label: Array, num_classes: int) -> Array:

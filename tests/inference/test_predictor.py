@@ -13,7 +13,7 @@ from gmmas_jax.errors import UserError
 from gmmas_jax.inference.predictor import Predictor
 from gmmas_jax.inference.settings import InferenceSettings
 from gmmas_jax.inference.sliding_window import make_tiling
-from gmmas_jax.models.gmmas import make_model
+from gmmas_jax.models.build import make_model
 from tests.inference.tiny import tiny_case, tiny_predictor, tiny_weights
 from tests.models.small import run
 

@@ -11,7 +11,7 @@ import numpy as np
 from gmmas_jax.cases.case import Case, Grid
 from gmmas_jax.export.weights import Weights
 from gmmas_jax.inference.predictor import Predictor
-from gmmas_jax.models.gmmas import make_model
+from gmmas_jax.models.build import make_model
 from gmmas_jax.train.state import example_inputs
 from tests.models.small import SMALL, random_variables
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gmmas_jax.models.gmmas import GMMAS, make_model
+from gmmas_jax.models.build import make_model
+from gmmas_jax.models.gmmas import GMMAS
 
 SMALL: dict[str, Any] = {
     "tasks": {"idh": 2, "histology": 3},

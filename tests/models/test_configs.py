@@ -9,7 +9,8 @@ import pytest
 
 from gmmas_jax.cases.tasks import TASKS
 from gmmas_jax.config import load_config, to_dict
-from gmmas_jax.models.gmmas import make_model
+from gmmas_jax.errors import UserError
+from gmmas_jax.models.build import make_model
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -108,3 +109,27 @@ def test_a_network_is_rebuilt_from_json(name):
     config = load(name)
     stored = json.loads(json.dumps(to_dict(config)["model"]))
     assert make_model(**stored) == make_model(**config.model)
+
+
+@pytest.mark.parametrize("name", ["unet2d.py", "munet.py"])
+@pytest.mark.parametrize("arg", ["", ":debug"])
+def test_networks_of_slices(name, arg):
+    config = load(name + arg)
+    model = make_model(**config.model)
+    inputs = abstract_inputs(config, batch=2)
+    variables = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+    outputs = jax.eval_shape(model.apply, variables, *inputs)
+    assert outputs["segmentation"].shape == (2, *config.data.patch, 2)
+
+
+def test_munet_is_unet_but_for_its_fusion():
+    unet, munet = (to_dict(load(name)) for name in ("unet2d.py", "munet.py"))
+    assert unet["model"].pop("fusion") == "concat"
+    assert munet["model"].pop("fusion") == "msf"
+    assert (unet.pop("name"), munet.pop("name")) == ("unet2d", "munet")
+    assert unet == munet
+
+
+def test_an_unknown_network_is_named():
+    with pytest.raises(UserError, match=r"model.network is 'vnet'; expected one of gmmas, unet"):
+        make_model(network="vnet")

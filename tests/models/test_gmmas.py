@@ -7,7 +7,8 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from gmmas_jax.errors import UserError
-from gmmas_jax.models.gmmas import GMMAS, make_model
+from gmmas_jax.models.build import make_model
+from gmmas_jax.models.gmmas import GMMAS
 from tests.models.small import (
     random_variables,
     run,
