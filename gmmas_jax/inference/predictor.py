@@ -125,6 +125,7 @@ class Predictor:
         self._whole = tuple(config["data"]["whole"])
         model = make_model(**section)
         # What a network of slices sees is fitted into a frame, as in training.
+        self._model = model
         slices = isinstance(model, UNet)
         self._frame = tuple(config["data"]["patch"][:2]) if slices else None
         self._needed = model.sequences if isinstance(model, UNet) else ()
@@ -253,6 +254,32 @@ class Predictor:
         """Says whether the network works with some sequences alone, [4], in `SEQUENCES`' order."""
         there = {name for name, shown in zip(SEQUENCES, present, strict=True) if shown}
         return bool(there) and not self._lacking(there)
+
+    def fusion_weights(self, prepared: Prepared, place: int) -> list[np.ndarray]:
+        """Returns where multi-scale fusion takes from the encoder, for one axial slice.
+
+        Args:
+            prepared: At `spacing_mm`.
+            place: Of the slice.
+
+        Returns:
+            W of each level, finest first, averaged over channels: float32 [h' w'] in 0..1, over the
+            frame that the slice is fitted into. Empty for networks without such fusion.
+        """
+        if self._frame is None:
+            return []
+        image, mask = self._substituted(prepared.image[:, :, place : place + 1], prepared.present)
+        _, kept = self._model.apply(
+            self._variables,
+            jnp.asarray(fit(image, self._frame))[None],
+            jnp.asarray(mask)[None],
+            {},
+            jnp.zeros((1, 2, 3)),
+            method="patch",
+            mutable=["intermediates"],
+        )
+        levels = jax.device_get(kept.get("intermediates", {})).get("unet", {})
+        return [levels[name]["weight"][0][0].mean(-1) for name in sorted(levels)]
 
     def _lacking(self, there: Set[str]) -> list[str]:
         """Returns the sequences that are needed and neither there nor to be substituted."""

@@ -1,0 +1,299 @@
+"""MU-Net against U-Net: both trained on the same slices, several seeds, one page.
+
+    python -m gmmas_jax.recipes.slice_comparison --cohort cohort.csv --out comparison
+
+Networks see the cases of the split `train`; `val` gives the curves (loss, overall accuracy, mean
+accuracy, mean IoU: Figure 4 of the paper), `test` the table, the results by size of the lesion and
+the contours (Figure 5). A third network is U-Net made as narrow as it takes to have MU-Net's number
+of parameters: fusion spares half of each decoder's first convolution.
+
+What is there already in the folder is not trained again.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gmmas_jax.cases.files import output_folder, write_json, write_text
+from gmmas_jax.cases.labels import region_mask
+from gmmas_jax.cases.manifest import Row, read_manifest
+from gmmas_jax.cases.prepare import prepare
+from gmmas_jax.clinical.slice_page import comparison_page, contour_pictures
+from gmmas_jax.config import load_config, to_dict
+from gmmas_jax.errors import UserError
+from gmmas_jax.inference.predictor import Predictor
+from gmmas_jax.metrics.bootstrap import mean_interval, stream
+from gmmas_jax.metrics.pixels import confusion, scores
+from gmmas_jax.metrics.segmentation import dice_score
+from gmmas_jax.models.build import make_model
+from gmmas_jax.train.checkpoint import load_for_inference
+from gmmas_jax.train.logging import read_log
+from gmmas_jax.train.state import example_inputs
+
+POINTS = 10
+"""Checkpoints of each run that are scored for the curves."""
+
+SIZES = ("small", "medium", "large")
+"""Thirds of the test cases by volume of the lesion."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """One of the networks that are compared.
+
+    Attributes:
+        title: For tables.
+        config: The experiment.
+        overrides: Beyond those of all.
+    """
+
+    title: str
+    config: str
+    overrides: tuple[str, ...] = ()
+
+
+def networks(overrides: Sequence[str]) -> tuple[Network, ...]:
+    """Returns U-Net, MU-Net, and the U-Net with as many parameters as MU-Net."""
+    unet, munet = Network("U-Net", "configs/unet2d.py"), Network("MU-Net", "configs/munet.py")
+    widths = to_dict(load_config(munet.config, overrides))["model"]["widths"]
+    wanted = parameters(munet, overrides)
+
+    def narrowed(first: int) -> Network:
+        text = ",".join(str(first * 2**level) for level in range(len(widths)))
+        return Network("U-Net, narrowed", unet.config, (f"model.widths={text}",))
+
+    candidates = [narrowed(first) for first in range(1, widths[0] + 1)]
+    best = min(candidates, key=lambda one: abs(parameters(one, overrides) - wanted))
+    return unet, munet, best
+
+
+def parameters(network: Network, overrides: Sequence[str]) -> int:
+    """Returns the number of a network's parameters; computes nothing else."""
+    config = to_dict(load_config(network.config, (*overrides, *network.overrides)))
+    model = make_model(**config["model"])
+    inputs = example_inputs(config["data"]["patch"], config["data"]["whole"])
+    shapes = jax.eval_shape(lambda key: model.init(key, *inputs), jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+
+
+def compare(
+    cohort: Path,
+    out: Path,
+    *,
+    seeds: Sequence[int],
+    overrides: Sequence[str] = (),
+    real: Path | None = None,
+) -> dict[str, Any]:
+    """Trains what is not trained yet, scores everything, and writes comparison.{json,html}.
+
+    Args:
+        cohort: Manifest with the splits train, val and test.
+        out: Folder for everything.
+        seeds: Of the trainings, one run of each network for each.
+        overrides: Changes of both configs, `section.field=value`.
+        real: Manifest of further cases, whose predictions are shown; labels are not needed.
+
+    Returns:
+        What comparison.json holds.
+
+    Raises:
+        UserError: If the cohort lacks a split, or a training fails.
+    """
+    out = output_folder(out)
+    rows = read_manifest(cohort)
+    of_split = {name: [row for row in rows if row.split == name] for name in ("val", "test")}
+    for name, members in of_split.items():
+        if not members:
+            raise UserError(f"{cohort}: no case has the split {name}; expected some.")
+    compared = networks(overrides)
+    result: dict[str, Any] = {"seeds": list(seeds), "networks": {}}
+    predictors: dict[str, Predictor] = {}
+    for network in compared:
+        runs = []
+        for seed in seeds:
+            workdir = out / f"{_slug(network.title)}-{seed}"
+            print(f"== {network.title}, seed {seed}", file=sys.stderr, flush=True)
+            predictor = _trained(network, cohort, workdir, seed=seed, overrides=overrides)
+            predictors.setdefault(network.title, predictor)
+            runs.append(
+                {
+                    "seed": seed,
+                    "loss": _losses(workdir),
+                    "curve": _curve(predictor, workdir, of_split["val"], cohort.parent),
+                    "cases": _scored(predictor, of_split["test"], cohort.parent),
+                }
+            )
+            write_json(workdir / "scores.json", runs[-1])
+        result["networks"][network.title] = {
+            "parameters": parameters(network, overrides),
+            "runs": runs,
+        }
+    result["summary"] = {
+        title: summarise(entry["runs"]) for title, entry in result["networks"].items()
+    }
+    pictures = contour_pictures(predictors, _examples(result, of_split["test"]), cohort.parent)
+    if real is not None:
+        pictures += contour_pictures(
+            predictors, [(row, "real") for row in read_manifest(real)], real.parent
+        )
+    write_json(out / "comparison.json", result)
+    write_text(out / "comparison.html", comparison_page(result, pictures))
+    return result
+
+
+def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the means over cases and seeds.
+
+    Returns:
+        {"lesion_slices" and "all_slices": mean over the seeds of `pixels.scores` of the pooled
+        pixels, with each seed's mean IoU; "dice": mean over cases of the volume's Dice, averaged
+        over seeds, with its interval; "by_size": {size: the same}}.
+    """
+    summary: dict[str, Any] = {}
+    for kind in ("lesion_slices", "all_slices"):
+        own = [scores(np.sum([np.array(c[kind]) for c in run["cases"]], 0)) for run in runs]
+        summary[kind] = {name: float(np.mean([one[name] for one in own])) for name in own[0]}
+        summary[kind]["mean_iou_of_seeds"] = [one["mean_iou"] for one in own]
+    dice = np.mean([[case["dice"] for case in run["cases"]] for run in runs], 0)
+    volumes = np.array([case["lesion_ml"] for case in runs[0]["cases"]])
+    summary["dice"] = _mean(dice, "all")
+    thirds = np.array_split(np.argsort(volumes, kind="stable"), len(SIZES))
+    summary["by_size"] = {
+        size: _mean(dice[members], size)
+        | {"ml": [float(volumes[members].min()), float(volumes[members].max())]}
+        for size, members in zip(SIZES, thirds, strict=True)
+        if len(members)
+    }
+    return summary
+
+
+def _mean(values: np.ndarray, name: str) -> dict[str, Any]:
+    return {
+        "n": len(values),
+        "mean": float(values.mean()),
+        "ci95": mean_interval(values, rng=stream(0, "slices", name)),
+    }
+
+
+def _trained(
+    network: Network, cohort: Path, workdir: Path, *, seed: int, overrides: Sequence[str]
+) -> Predictor:
+    """Trains a network, or finds it trained, with a checkpoint for every point of the curve."""
+    from gmmas_jax.cli.training import WEIGHTS, train
+
+    own = (*overrides, *network.overrides, f"seed={seed}")
+    steps = load_config(network.config, own).train.steps
+    every = max(1, steps // POINTS)
+    kept = (f"train.checkpoint_every={every}", f"train.keep_checkpoints={POINTS + 1}")
+    train(network.config, (*own, *kept), workdir=workdir, cohort=cohort)
+    return Predictor.from_weights(workdir / WEIGHTS)
+
+
+def _losses(workdir: Path) -> list[tuple[int, float]]:
+    return [
+        (int(record["step"]), float(record["loss"]))
+        for record in read_log(workdir / "metrics.jsonl")
+        if "loss" in record
+    ]
+
+
+def _curve(
+    predictor: Predictor, workdir: Path, rows: Sequence[Row], root: Path
+) -> list[dict[str, float]]:
+    """Scores every checkpoint of a run on all slices with lesion of some cases."""
+    folder = workdir / "checkpoints"
+    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    points = []
+    for step in steps:
+        variables, _ = load_for_inference(folder, step)
+        cases = _scored(predictor.with_variables(variables), rows, root)
+        pooled = np.sum([np.array(case["lesion_slices"]) for case in cases], 0)
+        points.append({"step": step, **scores(pooled)})
+    return points
+
+
+def _scored(predictor: Predictor, rows: Sequence[Row], root: Path) -> list[dict[str, Any]]:
+    """Returns the confusion of each case, over its slices with lesion and over all, and its Dice.
+
+    At the network's spacing, inside the brain's box.
+    """
+    from data_pipelines.readers import read_row
+
+    results = []
+    for row in rows:
+        prepared = prepare(read_row(row, root), spacing_mm=predictor.spacing_mm)
+        if prepared.label is None:
+            raise UserError(f"{row.case_id}: has no mask; expected one of each case of its split.")
+        found = region_mask(predictor.predict_prepared(prepared).label, "WT")
+        truth = region_mask(prepared.label, "WT")
+        lesion = truth.any((0, 1))
+        results.append(
+            {
+                "case": row.case_id,
+                "lesion_ml": float(truth.sum()) * predictor.spacing_mm**3 / 1000,
+                "dice": dice_score(found, truth),
+                "lesion_slices": _confusion(found[:, :, lesion], truth[:, :, lesion]),
+                "all_slices": _confusion(found, truth),
+            }
+        )
+    return results
+
+
+def _confusion(found: np.ndarray, truth: np.ndarray) -> list[list[int]]:
+    return confusion(found.astype(np.int64), truth.astype(np.int64), classes=2).tolist()
+
+
+def _examples(result: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[Row, str]]:
+    """Returns the middle case of each third by size."""
+    cases = next(iter(result["networks"].values()))["runs"][0]["cases"]
+    order = np.argsort([case["lesion_ml"] for case in cases], kind="stable")
+    thirds = np.array_split(order, len(SIZES))
+    return [
+        (rows[members[len(members) // 2]], size)
+        for members, size in zip(thirds, SIZES, strict=True)
+        if len(members)
+    ]
+
+
+def _slug(title: str) -> str:
+    return "-".join(title.lower().replace(",", "").split())
+
+
+def main() -> None:
+    """Compares, and says where the page is."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cohort", type=Path, required=True, help="manifest with splits")
+    parser.add_argument("--out", type=Path, required=True, help="folder for everything")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(0 1 2)")
+    parser.add_argument("--real", type=Path, help="manifest of cases to show predictions of")
+    parser.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change of both configs, such as train.steps=2000",
+    )
+    arguments = parser.parse_args()
+    try:
+        result = compare(
+            arguments.cohort,
+            arguments.out,
+            seeds=arguments.seeds,
+            overrides=arguments.config,
+            real=arguments.real,
+        )
+    except UserError as error:
+        sys.exit(f"slice_comparison: error: {error}")
+    print(json.dumps(result["summary"], indent=1))
+    print(f"page: {arguments.out / 'comparison.html'}")
+
+
+if __name__ == "__main__":
+    main()
