@@ -3,7 +3,7 @@
 Purpose: `gmmas predict` where there is an accelerator, or patience.
 Command: gmmas train --config configs/weights_base.py --generated --workdir runs/weights-base
 Hardware: one accelerator of 40 GiB or more; in legs if need be, it goes on where it was stopped.
-Result: none yet. It was built and stepped on a CPU; nobody has trained it, and no weights come of it.
+Result: none yet: nobody has trained it, and no weights come of it.
 """
 
 from ml_collections import ConfigDict
