@@ -42,7 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.update(
         learning_rate=3e-3, schedule="cosine", warmup_steps=40, weight_decay=1e-3, clip_norm=5.0
     )
-    config.train.update(steps=950, log_every=10, checkpoint_every=200, ema_decay=0.99)
+    config.train.update(steps=900, log_every=10, checkpoint_every=200, ema_decay=0.99)
     # The window is larger than the patch and holds a whole brain: one pass for most cases.
     config.inference.update(window=(80, 96, 80), overlap=0.25, min_island_ml=0.5)
     if is_debug(arg):

@@ -74,8 +74,9 @@ def get_config(arg: str = "") -> ConfigDict:
             }
         )
     config.data.update(
-        spacing_mm=1.0, patch=(96, 96, 96), whole=(64, 64, 64), batch_size=1, foreground=0.8
+        spacing_mm=1.0, patch=(80, 80, 80), whole=(64, 64, 64), batch_size=1, foreground=0.65
     )
+    config.synthesis.healthy = 0.15
     config.augment.update(flip=(0.0, 0.0, 0.0), intensity_scale=0.2, intensity_shift=0.2)
     config.objective.update(
         tasks=tuple(TASKS),
@@ -89,8 +90,7 @@ def get_config(arg: str = "") -> ConfigDict:
         learning_rate=2e-3, schedule="cosine", warmup_steps=100, weight_decay=1e-3, clip_norm=5.0
     )
     config.train.update(steps=4_000, log_every=20, checkpoint_every=200, ema_decay=0.995)
-    # A brain in few windows; the overlap is blended.
-    config.inference.update(window=(128, 128, 128), overlap=0.25, min_island_ml=0.1)
+    config.inference.update(window=(96, 96, 96), overlap=0.25, min_island_ml=0.1)
     if is_debug(arg):
         _shrink(config)
     return config.lock()

@@ -41,7 +41,7 @@ class Plan:
     config: str = "configs/gmmas_mini.py"
     patients: int = 144
     test: int = 24
-    subset_cases: int = 12
+    subset_cases: int = 6
     synth_options: tuple[str, ...] = ()
 
 

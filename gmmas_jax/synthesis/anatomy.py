@@ -108,7 +108,8 @@ def sample_anatomy(
     sizes = anatomy.maps.shape[:3]
     maps = anatomy.maps
     if channels != CHANNELS:
-        maps = maps[..., jnp.array([CHANNELS.index(name) for name in channels])]
+        # Slices, since indexing by an array asks for the map's own mesh, which `shard_map` hides.
+        maps = jnp.stack([maps[..., CHANNELS.index(name)] for name in channels], axis=-1)
     flat = maps.reshape(-1, len(channels))
     lows, shares = [], []
     for axis in range(3):

@@ -17,6 +17,11 @@ class Effect(NamedTuple):
     probability: float
     magnitude: float
 
+    @property
+    def known_off(self) -> bool:
+        """Whether it never happens, as far as can be told while tracing."""
+        return isinstance(self.probability, int | float) and self.probability == 0
+
 
 class Effects(NamedTuple):
     """All effects, static under `jit`; `config.synthesis.effects` has the same fields.
@@ -33,6 +38,10 @@ class Effects(NamedTuple):
         contrast: Standard deviation of the log by which each tissue's signal departs, in each
             sequence, from what physics and published relaxation times give (after SynthSeg, Billot
             et al. 2023, Med Image Anal 86:102789).
+        regional: Per sequence. Standard deviation of the log by which healthy tissue of one place
+            differs from that of another, 25 mm on: deep grey matter, myelination, iron.
+        surface: Per sequence. Log at most by which signal rises toward the surface of the brain, as
+            near the elements of a phased-array coil.
         atrophy: Share of grey matter lost to fluid at most; the ventricles widen with it, by about
             12 mm at 0.4.
         hyperintensities: Lesions of white matter that are no tumour. Share of the white matter
@@ -68,6 +77,8 @@ class Effects(NamedTuple):
     noise: Effect = Effect(1.0, 0.06)
     gamma: Effect = Effect(1.0, 0.18)
     contrast: Effect = Effect(0.4, 0.12)
+    regional: Effect = Effect(0.6, 0.06)
+    surface: Effect = Effect(0.4, 0.35)
     atrophy: Effect = Effect(0.4, 0.4)
     hyperintensities: Effect = Effect(0.35, 0.5)
     vessels: Effect = Effect(1.0, 0.10)
@@ -132,7 +143,8 @@ class Effects(NamedTuple):
 PLAIN = (
     Effects()
     .without(
-        *("blur", "misalignment", "ghosting", "contrast", "atrophy", "hyperintensities"),
+        *("blur", "misalignment", "ghosting", "contrast", "regional", "surface", "atrophy"),
+        *("hyperintensities",),
         *("sinuses", "choroid_plexus", "mask", "midline_shift", "faint", "thin_ring"),
         *("solid_enhancement", "specks", "haemorrhage", "cyst", "multifocal", "butterfly"),
         *("infiltration", "uneven_uptake", "generous_outline", "resection"),

@@ -6,6 +6,7 @@ from typing import NamedTuple, TypedDict
 import jax
 import jax.numpy as jnp
 
+from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.synthesis.acquisition import acquire
 from gmmas_jax.synthesis.anatomy import CHANNELS, Anatomy, sample_anatomy
 from gmmas_jax.synthesis.contrast import TISSUES, draw_signals
@@ -145,6 +146,10 @@ def show(
         fluid=parts[2] + parts[3],
     )
     image = render(keys["signal"], keys["texture"], tumour, traits, parts, frame, effects)
+    if not (effects.regional.known_off and effects.surface.known_off):
+        taken = sum(tumour[1:], tumour[0])
+        k_place = jax.random.fold_in(jax.random.clone(traits.keys["texture"]), 1)
+        image = image * place_factors(k_place, taken, part["depth"], frame, effects)
     scans = [
         acquire(k, image[..., i], inside, frame, effects)
         for i, k in enumerate(jax.random.split(keys["scan"], image.shape[-1]))
@@ -317,6 +322,34 @@ def with_lesions(
         0.0,
     )
     return white * (1.0 - ill), grey, fluid, vessel, white * ill
+
+
+def place_factors(
+    key: jax.Array, taken: jax.Array, depth: jax.Array, frame: Frame, effects: Effects
+) -> jax.Array:
+    """Draws how signal differs from place to place of a brain, beyond the tissues' fractions.
+
+    Args:
+        key: Typed PRNG key.
+        taken: [d h w] float32, fraction of tumour, which `regional` leaves alone.
+        depth: [d h w] float32 in 0..1, from the surface on.
+        frame: Of the maps.
+        effects: `regional` and `surface`.
+
+    Returns:
+        [d h w 4] float32 factors.
+    """
+    factors = []
+    for own in jax.random.split(key, len(SEQUENCES)):
+        k_draw, k_field = jax.random.split(own)
+        draw = jax.random.uniform(k_draw, (4,))
+        spread = effects.regional.magnitude * draw[1]
+        spread = jnp.where(draw[0] < effects.regional.probability, spread, 0.0)
+        rise = effects.surface.magnitude * draw[3]
+        rise = jnp.where(draw[2] < effects.surface.probability, rise, 0.0)
+        field = spread * noise(k_field, frame, scale_mm=25.0) * (1.0 - taken)
+        factors.append(jnp.exp(field + rise * (1.0 - depth) ** 2))
+    return jnp.stack(factors, axis=-1)
 
 
 def render(

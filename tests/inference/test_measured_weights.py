@@ -1,0 +1,67 @@
+"""What is computed of the measurements: which cases count, what an effect is without and beyond."""
+
+import numpy as np
+import pytest
+
+from benchmarks.ablation import BEYOND, TIDY, alone, beyond, difference, line
+from benchmarks.shipped_weights import case_rows, means, page
+from gmmas_jax.synthesis.effects import Effects
+
+HEADER = "case_id," + ",".join(
+    f"{kind}_{region}" for region in ("WT", "TC", "ET") for kind in ("dice", "reference_volume_ml")
+)
+
+
+def rows():
+    return case_rows(f"{HEADER}\na,0.9,50,0.8,20,0.5,10\nb,0.7,30,0.2,5,0.0,0.4\n")
+
+
+def test_a_region_counts_where_there_is_a_millilitre_of_it():
+    found = means(rows())
+    assert (found["WT"]["n"], found["ET"]["n"]) == (2, 1)
+    assert found["WT"]["dice"] == pytest.approx(0.8)
+    assert found["ET"]["dice"] == pytest.approx(0.5)
+    assert found["ET"]["ci95"] is None
+
+
+def test_the_page_has_every_case_and_counts_healthy_brains():
+    text = page(
+        {
+            "config": "tiny",
+            "date": "2026-01-01",
+            "weights_sha256": "0",
+            "trained_on": "generated",
+            "machine": {"load_before": [0.1], "cores": 2},
+            "prediction": {"seconds": 9.0, "peak_gib": 1.5},
+            "cases": rows(),
+            "means": means(rows()),
+            "subsets": {"t1c+t2f": {"dice": {"WT": 0.8, "TC": 0.7, "ET": 0.6}}},
+            "healthy_ml": [0.0, 0.5, 0.6],
+        }
+    )
+    assert "| a | 0.900 | 0.800 | 0.500 | 50.0 | 20.0 | 10.0 |" in text
+    assert "0.500, n = 1" in text
+    assert "| t1c+t2f | 0.800 | 0.700 | 0.600 |" in text
+    assert "at most 0.5 mL outlined: 2 of 3" in text
+
+
+@pytest.mark.parametrize("name", Effects._fields)
+def test_an_effect_alone_and_beyond_its_range(name):
+    usual, own, held_out = (getattr(e, name) for e in (Effects(), alone(name), beyond(name)))
+    assert own.probability == (usual.probability or 1.0)
+    assert own.magnitude == usual.magnitude
+    assert held_out.probability == 1.0
+    harder = 1 / BEYOND if name in ("faint", "thin_ring") else BEYOND
+    assert held_out.magnitude == pytest.approx(harder * usual.magnitude)
+    for other in (alone(name), beyond(name)):
+        assert other._replace(**{name: getattr(TIDY, name)}) == TIDY
+
+
+def test_a_difference_is_of_the_same_cases():
+    before = np.array([[0.5, 0.4, 0.3], [0.6, 0.6, 0.6]])
+    found = difference("noise", before + np.array([0.3, 0.0, -0.3]), before)
+    assert found["change"] == pytest.approx(0.0)
+    assert found["by_region"] == pytest.approx({"WT": 0.3, "TC": 0.0, "ET": -0.3})
+    row = line({"effect": "noise", "generated": found, "real": found})
+    assert "| `noise` |" in row
+    assert "+0.30 +0.00 -0.30" in row
