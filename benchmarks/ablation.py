@@ -28,11 +28,10 @@ import jax
 import numpy as np
 
 from benchmarks.machine import save_result
+from benchmarks.postprocessing import case_generator
 from data_pipelines.readers import read_row
-from gmmas_jax.cases.case import Case, Grid
 from gmmas_jax.cases.manifest import read_manifest
 from gmmas_jax.cases.prepare import Prepared, prepare
-from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.config import load_config, to_dict
 from gmmas_jax.export.weights import Weights
 from gmmas_jax.inference.predictor import Predictor
@@ -41,10 +40,8 @@ from gmmas_jax.metrics.bootstrap import mean_interval, stream
 from gmmas_jax.metrics.segmentation import REGION_NAMES, dice_regions
 from gmmas_jax.models.build import make_model
 from gmmas_jax.objectives.combine import make_objective
-from gmmas_jax.synthesis.anatomy import Anatomy, anatomy_affine, load_anatomy
+from gmmas_jax.synthesis.anatomy import Anatomy, load_anatomy
 from gmmas_jax.synthesis.effects import Effect, Effects
-from gmmas_jax.synthesis.frame import whole_frame
-from gmmas_jax.synthesis.generator import draw_traits, show
 from gmmas_jax.synthesis.stream import generated_example
 from gmmas_jax.train.optimizer import make_optimizer
 from gmmas_jax.train.state import TrainState, inference_variables, make_init_fn
@@ -70,7 +67,10 @@ SEED = 7_000_000
 
 BEYOND = 1.5
 LESS_IS_HARDER = ("faint", "thin_ring")
-TIDY = Effects(*(Effect(0.0, effect.magnitude) for effect in Effects()))
+WHOLE = ("cyst", "solid_enhancement")
+"""Shares that go up to all there is: nothing lies beyond, and they are always there instead."""
+
+TIDY = Effects().without(*Effects._fields)
 
 
 def alone(name: str) -> Effects:
@@ -84,9 +84,8 @@ def alone(name: str) -> Effects:
 def beyond(name: str) -> Effects:
     """Returns an effect that is always there, and stronger than training shows it."""
     usual = getattr(Effects(), name).magnitude
-    # A share cannot exceed the whole.
-    held_out = usual / BEYOND if name in LESS_IS_HARDER else usual * BEYOND
-    return TIDY._replace(**{name: Effect(1.0, held_out)})
+    harder = 1 / BEYOND if name in LESS_IS_HARDER else 1.0 if name in WHOLE else BEYOND
+    return TIDY._replace(**{name: Effect(1.0, harder * usual)})
 
 
 class Trainer:
@@ -144,23 +143,6 @@ class Trainer:
         return jax.block_until_ready(state)
 
 
-def patients(anatomy: Anatomy, *, spacing_mm: float) -> Any:
-    """Returns the function (number, effects) to a whole generated patient, as a case."""
-
-    @jax.jit
-    def make(number: jax.Array, anatomy: Anatomy, effects: Effects) -> tuple[jax.Array, jax.Array]:
-        traits = draw_traits(jax.random.fold_in(jax.random.key(SEED), number), anatomy, effects)
-        return show(traits, anatomy, whole_frame(spacing_mm), effects)
-
-    def case(number: int, effects: Effects) -> Case:
-        image, label = jax.device_get(make(np.int32(number), anatomy, effects))
-        grid = Grid(label.shape, anatomy_affine(spacing_mm))
-        images = {name: image[..., i] for i, name in enumerate(SEQUENCES)}
-        return Case(f"generated-{number}", images, label.astype(np.uint8), grid, grid)
-
-    return case
-
-
 def dice(predictor: Predictor, cases: Sequence[Prepared]) -> np.ndarray:
     """Returns Dice [cases 3] of whole tumour, core, enhancing tumour."""
     rows = []
@@ -196,7 +178,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Trains and scores every variant; returns a row for each, and one for all effects together."""
     spacing = trainer.config["data"]["spacing_mm"]
-    make = patients(anatomy, spacing_mm=spacing)
+    make = case_generator(anatomy, seed=SEED, spacing_mm=spacing)
     started = trainer.train(trainer.begin(), TIDY, steps=first)
     base = inference_variables(trainer.train(started, TIDY, steps=more))
     predictor = Predictor(Weights(base["params"], {}, trainer.config))
@@ -206,7 +188,7 @@ def measure(
         every = name == "all of them"
         effects = Effects() if every else alone(name)
         hard = Effects() if every else beyond(name)
-        held_out = [prepare(make(n, hard), spacing_mm=spacing) for n in range(cases)]
+        held_out = [prepare(make(n, hard, False), spacing_mm=spacing) for n in range(cases)]
         own = inference_variables(trainer.train(started, effects, steps=more))
         with_it = predictor.with_variables(own)
         rows.append(

@@ -4,9 +4,8 @@
     python -m benchmarks.generator --patch 128 --batch-size 2     # on an accelerator
     python -m benchmarks.generator --check               # small, one round, writes nothing
 
-The same compiled programs as in training, each by itself: a batch of patients with every effect
-(patch and whole brain), and loss and gradient on that batch. In training both are one program; what
-XLA saves by that is not seen here. Writes results/generator-<date>.{json,md}.
+Two programs, as in training: a batch of patients with every effect (patch and whole brain), and
+loss and gradient on that batch, without the optimizer. Writes results/generator-<date>.{json,md}.
 """
 
 import argparse

@@ -65,20 +65,33 @@ class Outline:
 def generated_cases(
     anatomy: Anatomy, *, seed: int, cases: int, healthy: int, spacing_mm: float
 ) -> Iterator[Case]:
-    """Generates patients with a tumour, then healthy ones."""
+    """Generates patients with a tumour, then healthy ones, with every effect."""
+    make = case_generator(anatomy, seed=seed, spacing_mm=spacing_mm)
+    for number in range(cases + healthy):
+        yield make(number, Effects(), number >= cases)
+
+
+def case_generator(
+    anatomy: Anatomy, *, seed: int, spacing_mm: float
+) -> Callable[[int, Effects, bool], Case]:
+    """Returns the function (number, effects, healthy) to a whole patient, one compiled program."""
 
     @jax.jit
-    def make(number: jax.Array, well: jax.Array, anatomy: Anatomy) -> tuple[jax.Array, jax.Array]:
+    def make(
+        number: jax.Array, effects: Effects, well: jax.Array, anatomy: Anatomy
+    ) -> tuple[jax.Array, jax.Array]:
         key = jax.random.fold_in(jax.random.key(seed), number)
-        traits = draw_traits(key, anatomy, Effects(), healthy=well)
-        return show(traits, anatomy, whole_frame(spacing_mm), Effects())
+        traits = draw_traits(key, anatomy, effects, healthy=well)
+        return show(traits, anatomy, whole_frame(spacing_mm), effects)
 
-    for number in range(cases + healthy):
-        made = make(np.int32(number), np.bool_(number >= cases), anatomy)
+    def case(number: int, effects: Effects, healthy: bool) -> Case:
+        made = make(np.int32(number), effects, np.bool_(healthy), anatomy)
         image, label = jax.device_get(made)
         grid = Grid(label.shape, anatomy_affine(spacing_mm))
         images = {name: image[..., i] for i, name in enumerate(SEQUENCES)}
-        yield Case(f"generated-{number}", images, label.astype(np.uint8), grid, grid)
+        return Case(f"generated-{number}", images, label.astype(np.uint8), grid, grid)
+
+    return case
 
 
 def outlines(predictor: Predictor, cases: Iterator[Case]) -> list[Outline]:
@@ -189,9 +202,7 @@ def main() -> None:
     parser.add_argument("--anatomy", type=Path, help="cached tissue maps at 1 mm (.npz)")
     parser.add_argument("--check", action="store_true", help="two patients, write nothing")
     arguments = parser.parse_args()
-    named = arguments.weights in NAMES
-    weights = load_weights(shipped_folder(arguments.weights) if named else arguments.weights)
-    check_seed(weights, arguments.seed)
+    weights = unseen(arguments.weights, arguments.seed)
     predictor = Predictor(weights)
     anatomy = load_anatomy(
         arguments.anatomy or Path("anatomy-1mm.npz"), spacing_mm=ANATOMY_MM
@@ -226,6 +237,13 @@ def main() -> None:
             f"healthy ones, seed {arguments.seed}. Mean Dice over all.\n\n"
         )
         save_result("postprocessing", result, head + text)
+
+
+def unseen(name: str, seed: int) -> Weights:
+    """Loads weights by folder or name, which must not have learned the patients of a seed."""
+    weights = load_weights(shipped_folder(name) if name in NAMES else name)
+    check_seed(weights, seed)
+    return weights
 
 
 def check_seed(weights: Weights, seed: int) -> None:

@@ -24,12 +24,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import save_result
-from benchmarks.postprocessing import SEED, check_seed, generated_cases
+from benchmarks.postprocessing import SEED, generated_cases, unseen
 from gmmas_jax.cases.manifest import read_manifest
 from gmmas_jax.cases.prepare import prepare
 from gmmas_jax.cli.cohort_evaluation import CASES, evaluate
-from gmmas_jax.export.shipped import NAMES, shipped_folder
-from gmmas_jax.export.weights import load_weights
 from gmmas_jax.inference.predictor import Predictor
 from gmmas_jax.measure import machine_facts
 from gmmas_jax.metrics.bootstrap import mean_interval, stream
@@ -156,9 +154,7 @@ def main() -> None:
     parser.add_argument("--anatomy", type=Path, default=Path("anatomy-1mm.npz"))
     parser.add_argument("--check", action="store_true", help="write nothing")
     arguments = parser.parse_args()
-    named = arguments.weights in NAMES
-    weights = load_weights(shipped_folder(arguments.weights) if named else arguments.weights)
-    check_seed(weights, SEED + 1)
+    weights = unseen(arguments.weights, SEED + 1)
     facts = machine_facts()
     rows = read_manifest(arguments.cohort)
     first = (arguments.cohort.parent / next(iter(rows[0].images.values()))).parent

@@ -25,7 +25,7 @@ from gmmas_jax.synthesis.frame import whole_frame
 from gmmas_jax.synthesis.generator import draw_traits, show
 
 PICTURE = Path("docs/images/effects.png")
-TIDY = Effects(*(Effect(0.0, effect.magnitude) for effect in Effects()))
+TIDY = Effects().without(*Effects._fields)
 TRIED = 6
 """Patients among whom the one is drawn that an effect changes most."""
 
