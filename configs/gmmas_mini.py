@@ -103,6 +103,7 @@ def _model() -> dict[str, Any]:
         "deep_supervision": 1,
         "detail_width": 12,
         "detail_convolutions": 0,
+        "skip_fusion": "concat",
     }
 
 

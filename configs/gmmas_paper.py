@@ -97,6 +97,7 @@ def _model() -> dict[str, Any]:
         "deep_supervision": 0,
         "detail_width": 0,
         "detail_convolutions": 0,
+        "skip_fusion": "concat",
     }
 
 

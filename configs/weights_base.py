@@ -70,6 +70,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "deep_supervision": 1,
                 "detail_width": 0,
                 "detail_convolutions": 0,
+                "skip_fusion": "concat",
             }
         )
     config.data.update(

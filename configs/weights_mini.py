@@ -71,6 +71,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "deep_supervision": 1,
                 "detail_width": 12,
                 "detail_convolutions": 1,
+                "skip_fusion": "concat",
             }
         )
     config.data.update(

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gmmas_jax.models.fusion import ChannelAttentionFusion
+from gmmas_jax.models.fusion import ChannelAttentionFusion, MultiScaleFusion
 from gmmas_jax.models.layers import (
     LEAKY_SLOPE,
     bias_initializer,
@@ -53,9 +53,11 @@ class MergeSkip(nn.Module):
     """Narrows and doubles the coarser features, joins them with the encoder's (DeUp).
 
     Attributes:
+        fusion: 'concat', narrowed again by one matrix, as published, or 'msf'.
         options: How layers are built.
     """
 
+    fusion: str
     options: LayerOptions
 
     @nn.compact
@@ -64,6 +66,8 @@ class MergeSkip(nn.Module):
         width = skip.shape[-1]
         x = dense(x, width, options=self.options, name="narrow")
         x = Upsample(self.options, name="up")(x)
+        if self.fusion == "msf":
+            return MultiScaleFusion(self.options, name="merge")(skip, x)
         return dense(jnp.concatenate([skip, x], axis=-1), width, options=self.options, name="merge")
 
 
@@ -137,6 +141,7 @@ class Decoder(nn.Module):
         classes: Labels, background included.
         stride: Stride of the encoder's stem, undone by the head.
         deep_supervision: Coarser levels that give logits too.
+        skip_fusion: Of every `MergeSkip`.
         options: How layers are built.
         detail_width: Of the `DetailHead`; 0 for a linear head on the features alone, as published.
         detail_convolutions: Of the `DetailHead`.
@@ -145,6 +150,7 @@ class Decoder(nn.Module):
     classes: int
     stride: int
     deep_supervision: int
+    skip_fusion: str
     options: LayerOptions
     detail_width: int = 0
     detail_convolutions: int = 0
@@ -180,7 +186,7 @@ class Decoder(nn.Module):
         levels = []
         for level in range(last, -1, -1):
             if level < last:
-                x = MergeSkip(self.options, name=f"up_{level}")(x, skips[level])
+                x = MergeSkip(self.skip_fusion, self.options, name=f"up_{level}")(x, skips[level])
             x = residual_block(x, options=self.options, train=train, name=f"block_{level}")
             if level > 0:
                 if global_features:

@@ -40,11 +40,13 @@ class GlobalUNet(nn.Module):
     Attributes:
         unet: Widths, numbers of blocks, channels of the bottleneck.
         num_classes: Labels, background included.
+        skip_fusion: Of its decoder.
         options: How layers are built.
     """
 
     unet: GlobalOptions
     num_classes: int
+    skip_fusion: str
     options: LayerOptions
 
     @nn.compact
@@ -64,7 +66,10 @@ class GlobalUNet(nn.Module):
         x = normalize_activate(skips[-1], options=self.options, train=train, name="norm_middle")
         for index, width in enumerate(self.unet.middle):
             x = convolution(x, width, options=self.options, name=f"conv_middle_{index}")
-        decoder = Decoder(self.num_classes, self.unet.stem_stride, 0, self.options, name="decoder")
+        stride = self.unet.stem_stride
+        decoder = Decoder(
+            self.num_classes, stride, 0, self.skip_fusion, self.options, name="decoder"
+        )
         levels, logits, _ = decoder(x, skips, (), train)
         return {"middle": x, "levels": levels, "segmentation_whole": logits}
 
@@ -85,6 +90,8 @@ class GMMAS(nn.Module):
         deep_supervision: Coarser levels of the decoder that give logits too.
         detail_width: Of the decoder's `DetailHead`; 0 for the published linear head.
         detail_convolutions: Of the same.
+        skip_fusion: How both decoders join the encoder's features: 'concat', as published, or
+            'msf', the fusion of MU-Net.
     """
 
     tasks: Tasks
@@ -98,6 +105,7 @@ class GMMAS(nn.Module):
     deep_supervision: int
     detail_width: int
     detail_convolutions: int
+    skip_fusion: str
 
     def setup(self) -> None:
         """Names the parts, and so the parameters."""
@@ -106,11 +114,14 @@ class GMMAS(nn.Module):
             self.num_classes,
             self.encoder_options.stem_stride,
             self.deep_supervision,
+            self.skip_fusion,
             self.options,
             self.detail_width,
             self.detail_convolutions,
         )
-        self.global_unet = GlobalUNet(self.global_options, self.num_classes, self.options)
+        self.global_unet = GlobalUNet(
+            self.global_options, self.num_classes, self.skip_fusion, self.options
+        )
         if self.tasks:
             self.classifier = Classifier(self.tasks, self.classifier_options, self.options)
 
@@ -243,6 +254,7 @@ def make_gmmas(
     deep_supervision: int,
     detail_width: int,
     detail_convolutions: int,
+    skip_fusion: str = "concat",
 ) -> GMMAS:
     """Builds the network from `config.model`, or from the same section of `config.json`.
 
@@ -259,6 +271,7 @@ def make_gmmas(
         detail_width: Channels per voxel of the head that reads intensities beside features; 0 for
             the published linear head.
         detail_convolutions: Convolutions of that head at the resolution of the image.
+        skip_fusion: 'concat' or 'msf'; weights of early versions do not state theirs.
 
     Returns:
         The network, without parameters.
@@ -280,6 +293,7 @@ def make_gmmas(
             f"model.encoder.widths {coarser + 1}; expected the same number, level by level fused."
         )
     check_choice("global_alignment", global_alignment)
+    check_choice("skip_fusion", skip_fusion)
     return GMMAS(
         tasks=tuple(sorted((name, int(classes)) for name, classes in tasks.items())),
         num_classes=num_classes,
@@ -296,4 +310,5 @@ def make_gmmas(
         deep_supervision=deep_supervision,
         detail_width=detail_width,
         detail_convolutions=detail_convolutions,
+        skip_fusion=skip_fusion,
     )

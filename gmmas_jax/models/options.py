@@ -26,6 +26,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "padding": ("valid", "same"),
     "global_alignment": ("none", "crop"),
     "fusion": ("concat", "msf"),
+    "skip_fusion": ("concat", "msf"),
 }
 
 

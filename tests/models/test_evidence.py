@@ -174,7 +174,7 @@ def test_one_voxel_of_the_image_changes_the_logits_of_that_voxel_alone():
 def test_a_decoder_has_a_detail_head_where_it_has_an_image(width, with_image):
     skips = (_draw(1, 2, 2, 2, 4), _draw(1, 1, 1, 1, 8, seed=1))
     image = _draw(1, 4, 4, 4, 4, seed=2) if with_image else None
-    decoder = Decoder(4, 2, 0, OPTIONS, width)
+    decoder = Decoder(4, 2, 0, "concat", OPTIONS, width)
     shapes = jax.eval_shape(
         lambda key: decoder.init(key, skips[1], skips, (), False, image), jax.random.key(0)
     )

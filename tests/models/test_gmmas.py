@@ -73,6 +73,22 @@ def test_a_folding_stem_still_segments_every_voxel():
     assert outputs["segmentation_whole"].shape == (2, 8, 8, 8, 4)
 
 
+def test_both_decoders_take_the_fusion_of_mu_net():
+    inputs = small_inputs()
+    models = {name: small_model(skip_fusion=name) for name in ("concat", "msf")}
+    shapes = {n: jax.eval_shape(m.init, jax.random.key(0), *inputs) for n, m in models.items()}
+    for part in ("decoder", "global_unet"):
+        leaves = jax.tree_util.tree_leaves_with_path(shapes["msf"]["params"][part])
+        assert any("places" in jax.tree_util.keystr(path) for path, _ in leaves)
+    variables = models["msf"].init(jax.random.key(0), *inputs)
+    fused = models["msf"].apply(variables, *inputs)["segmentation"]
+    mixed = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf * 2 if "mix" in jax.tree_util.keystr(path) else leaf, variables
+    )
+    other = models["msf"].apply(mixed, *inputs)["segmentation"]
+    assert fused.shape == other.shape and np.abs(np.asarray(fused - other)).max() > 1e-3
+
+
 def test_segmentation_alone_has_no_classifier():
     model, inputs = small_model(tasks={}), small_inputs()
     assert set(random_variables(model, *inputs)["params"]) == {"encoder", "decoder", "global_unet"}
