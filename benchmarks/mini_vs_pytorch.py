@@ -20,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
+from benchmarks.against_pytorch import LIMIT, POINTS, difference, moved, timed, times_table
 from benchmarks.machine import save_result
 from benchmarks.pytorch_mini import MiniGMMAS, Objective, torch_layout
 from gmmas_jax.config import load_config
-from gmmas_jax.measure import alternate, machine_facts, summary
+from gmmas_jax.measure import machine_facts
 from gmmas_jax.models.build import make_model
 from gmmas_jax.models.gmmas import GMMAS
 from gmmas_jax.objectives.combine import make_objective
@@ -34,10 +35,6 @@ from gmmas_jax.train.step import make_loss_fn, make_train_step, whole_batch_grad
 CHANNELS_LAST, CONTIGUOUS = torch.channels_last_3d, torch.contiguous_format
 FORMATS = {"pytorch": CONTIGUOUS, "pytorch, channels last": CHANNELS_LAST}
 INPUTS = ("image", "present", "whole", "box")
-# Draws of the parameters at which the networks are compared.
-POINTS = 5
-# Of a difference, relative to the largest value.
-LIMIT = 1e-5
 
 
 def make_batch(config: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +93,7 @@ class Jax:
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         shardings = jax.tree.map(lambda _: sharding, jax.eval_shape(init))
         self.state = compile_init(init, shardings=shardings)()
-        self.points = [_moved(self.state.params, seed) for seed in range(POINTS)]
+        self.points = [moved(self.state.params, seed) for seed in range(POINTS)]
         self.params = self.points[0]
         self.state = self.state.replace(params=jax.tree.map(jnp.copy, self.params))
         self.batch, self.objective = batch, objective
@@ -218,14 +215,6 @@ def _full_mask(params: Any) -> Any:
     )
 
 
-def _moved(params: Any, seed: int) -> Any:
-    """Moves parameters a little: scales that begin at 0 would hide what lies behind them."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(
-        lambda leaf: leaf + jnp.asarray(0.05 * rng.normal(size=leaf.shape), leaf.dtype), params
-    )
-
-
 def compare(ours: Jax, reference: Torch) -> dict[str, float]:
     """Returns the largest differences between both networks, relative to the largest value.
 
@@ -257,19 +246,15 @@ def _differences(ours: Jax, reference: Torch, params: Any) -> dict[str, float]:
     found = {"loss": abs(loss - torch_loss) / abs(torch_loss)}
     for name in ("segmentation", "segmentation_whole"):
         values = torch_outputs[name].detach().movedim(1, -1).numpy()
-        found[name] = _difference(np.asarray(outputs[name]), values)
+        found[name] = difference(np.asarray(outputs[name]), values)
     for task, values in torch_outputs["tasks"].items():
-        found[task] = _difference(np.asarray(outputs["tasks"][task]), values.detach().numpy())
+        found[task] = difference(np.asarray(outputs["tasks"][task]), values.detach().numpy())
     values = torch_layout(reference.frozen, gradients["model"])
     found["gradients"] = max(
-        _difference(values[name].numpy(), gradient.numpy())
+        difference(values[name].numpy(), gradient.numpy())
         for name, gradient in torch_gradients.items()
     )
     return found
-
-
-def _difference(values: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(values - expected).max() / np.abs(expected).max())
 
 
 def measure(rounds: int) -> dict[str, Any]:
@@ -294,14 +279,7 @@ def measure(rounds: int) -> dict[str, Any]:
         "whole-case prediction": {"jax": functools.partial(ours.predict, window)}
         | {name: functools.partial(side.predict, torch_window) for name, side in sides.items()},
     }
-    times = {}
-    for name, runs in work.items():
-        measured = {k: summary(v) for k, v in alternate(runs, rounds=rounds, warm_up=2).items()}
-        ours_s = measured["jax"]["median_s"]
-        times[name] = {
-            "sides": measured,
-            "jax_over_fastest_pytorch": ours_s / min(measured[k]["median_s"] for k in FORMATS),
-        }
+    times = {name: timed(runs, rounds=rounds) for name, runs in work.items()}
     facts["load_after"] = [round(value, 2) for value in os.getloadavg()]
     return {
         "date": datetime.date.today().isoformat(),
@@ -329,16 +307,8 @@ def page(result: dict[str, Any]) -> str:
         f"Both sides have {parts['parameters']:,} parameters. With the same ones, the largest "
         f"differences from PyTorch in float64, relative to the largest value: {differences}.",
         "",
-        "| work | side | median s | least s | greatest s | rounds |",
-        "| --- | --- | --- | --- | --- | --- |",
+        *times_table(result["times"]),
     ]
-    for work, found in result["times"].items():
-        for side, t in found["sides"].items():
-            numbers = " | ".join(f"{t[key]:.3f}" for key in ("median_s", "min_s", "max_s"))
-            lines.append(f"| {work} | {side} | {numbers} | {t['rounds']} |")
-    lines += ["", "JAX's median over that of PyTorch's faster memory format:", ""]
-    for work, found in result["times"].items():
-        lines.append(f"- {work}: {found['jax_over_fastest_pytorch']:.2f}")
     return "\n".join(lines) + "\n"
 
 

@@ -170,7 +170,7 @@ class MultiScaleFusion(nn.Module):
         mean = info.astype(jnp.float32).mean(axis=space)
         hidden = dense(mean, max(1, width // 8), options=self.options, name="squeeze")
         channels = dense(nn.relu(hidden), width, options=self.options, name="expand")
-        places = jnp.stack([info.mean(axis=-1), info.max(axis=-1)], axis=-1)
+        places = jnp.stack([info.mean(axis=-1), channel_max(info)], axis=-1)
         edges = [(0, 0), *[(_REACH, _REACH)] * rank, (0, 0)]
         size = 2 * _REACH + 1
         no_padding: Padding = ((0, 0),) * rank
@@ -186,6 +186,33 @@ class MultiScaleFusion(nn.Module):
         weight = nn.sigmoid(over_voxels(channels, rank=rank) + places)
         self.sow("intermediates", "weight", weight)
         return info + weight * x + (1.0 - weight) * y
+
+
+@jax.custom_vjp
+def channel_max(x: jax.Array) -> jax.Array:
+    """Maximum over the channels: [b ... c] to [b ...].
+
+    The gradient goes to the first channel that reached it, kept as a number. JAX's own compares
+    the channels with the maximum once more, and XLA may compute them a second time, rounded
+    otherwise: the gradient of most pixels then is lost (5 to 10 % of that of whole networks on
+    CPUs).
+    """
+    return x.max(axis=-1)
+
+
+def _channel_max_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return channel_max(x), (jnp.argmax(x, axis=-1), jnp.zeros(x.shape[-1:], x.dtype))
+
+
+def _channel_max_backward(
+    kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array]:
+    reached, channel = kept
+    chosen = jax.nn.one_hot(reached, channel.size, dtype=channel.dtype)
+    return (chosen * gradient[..., None],)
+
+
+channel_max.defvjp(_channel_max_forward, _channel_max_backward)
 
 
 def average_pool(x: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import pytest
 
 from gmmas_jax.errors import UserError
 from gmmas_jax.models.unet import make_unet
-from tests.models.small import SMALL
+from tests.models.small import SMALL, random_variables
 
 LAYERS = SMALL["layers"] | {"norm": "batch", "upsample": "transpose"}
 BOX = jnp.zeros((2, 2, 3))
@@ -73,6 +73,33 @@ def test_a_slice_is_segmented_by_itself():
     changed = np.abs(np.asarray(other - whole)).max((0, 1, 2, 4))
     assert changed[0] > 1e-3
     np.testing.assert_array_equal(changed[1:], 0)
+
+
+def test_compilation_leaves_the_gradient_of_the_fusion_alone():
+    """XLA may compute features twice, rounded otherwise: a maximum must not be found by equality."""
+    model, image = network(), volume(shape=(2, 32, 32, 1, 4))
+    variables = random_variables(model, image, ALL, WHOLE, BOX)
+
+    def loss(params):
+        outputs, _ = model.apply(
+            {**variables, "params": params},
+            image,
+            ALL,
+            WHOLE,
+            BOX,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return (jax.nn.log_softmax(outputs["segmentation"])[:, 4:16, 8:20, :, 1]).mean()
+
+    compiled = jax.jit(jax.grad(loss))(variables["params"])
+    with jax.disable_jit():
+        expected = jax.grad(loss)(variables["params"])
+    jax.tree.map(
+        lambda one, two: np.testing.assert_allclose(one, two, atol=1e-3 * np.abs(two).max()),
+        compiled,
+        expected,
+    )
 
 
 def test_it_sees_its_own_sequences_and_no_absent_one():
