@@ -25,11 +25,7 @@ _PACKAGE = Path(__file__).parent
 _CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
 """Where configs lie in an installed wheel, and in the repository."""
 
-_OPEN_SECTIONS = (
-    "model",
-    "objective.class_weights",
-    "objective.fixed_weights",
-)
+_OPEN_SECTIONS = ("model", "objective.class_weights", "objective.fixed_weights")
 """Sections whose fields depend on the network or the tasks."""
 
 _NULLABLE = frozenset(
