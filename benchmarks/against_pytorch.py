@@ -1,4 +1,4 @@
-"""What every comparison with PyTorch does alike: are both the same function, and which is faster."""
+"""What comparisons with PyTorch do alike: are both the same function, and which is faster."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

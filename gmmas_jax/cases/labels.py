@@ -116,6 +116,9 @@ def infer_convention(array: np.ndarray, source: str, *, numbered_channels: bool 
         return "brats2023"
     if numbered_channels:
         fitting = [name for name, mapping in CONVENTIONS.items() if values <= set(mapping)]
+    elif values <= {0, 1}:
+        # A lesion outlined as a whole, or necrosis and nothing around it.
+        fitting = ["brats2023", "lesion"]
     elif values <= {0, 1, 2, 3}:
         return "brats2023"
     elif values <= {0, 1, 2, 3, 4} and {3, 4} <= values:

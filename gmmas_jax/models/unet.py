@@ -5,7 +5,6 @@ Model based on Multi-scale Information Fusion". A slice knows nothing of its nei
 a batch of slices, so that training, prediction and export handle both kinds of network alike.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,18 +60,20 @@ class ConvPair(nn.Module):
 
 
 class Widen(nn.Module):
-    """Doubles the resolution at half the width: a transposed 2x2 convolution of stride 2.
+    """Doubles the resolution, as a rule at half the width: a transposed 2x2 convolution.
 
     Attributes:
+        width: Channels of the result.
         options: How layers are built; `upsample` 'resize' interpolates, then maps the channels.
     """
 
+    width: int
     options: LayerOptions
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [b h w c] to [b 2h 2w c/2]."""
-        width = x.shape[-1] // 2
+        """Maps [b h w c] to [b 2h 2w width]."""
+        width = self.width
         if self.options.upsample == "resize":
             return double_linear(dense(x, width, options=self.options, name="narrow"))
         fan_in = 4 * width  # PyTorch counts a transposed kernel's outputs
@@ -110,7 +111,7 @@ class SliceUNet(nn.Module):
             x = _pair(width, self.options, f"down_{level}")(x, train)
             skips.append(x)
         for level in range(len(self.widths) - 2, -1, -1):
-            x = Widen(self.options, name=f"widen_{level}")(x)
+            x = Widen(self.widths[level], self.options, name=f"widen_{level}")(x)
             if self.fusion == "msf":
                 x = MultiScaleFusion(self.options, name=f"fusion_{level}")(skips[level], x)
             else:
@@ -235,11 +236,9 @@ def make_unet(
             f"model.sequences is {tuple(sequences)}; expected one or more of "
             f"{', '.join(SEQUENCES)}."
         )
-    doubled = itertools.pairwise(widths)
-    if len(widths) < 2 or widths[0] < 1 or any(2 * fine != coarse for fine, coarse in doubled):
+    if len(widths) < 2 or min(widths) < 1:
         raise UserError(
-            f"model.widths is {tuple(widths)}; expected two or more levels, each twice as "
-            "wide as the one before: a transposed convolution halves the width on the way back."
+            f"model.widths is {tuple(widths)}; expected two or more levels of 1 or more."
         )
     check_choice("fusion", fusion)
     return UNet(

@@ -65,11 +65,11 @@ def networks(overrides: Sequence[str]) -> tuple[Network, ...]:
     widths = to_dict(load_config(munet.config, overrides))["model"]["widths"]
     wanted = parameters(munet, overrides)
 
-    def narrowed(first: int) -> Network:
-        text = ",".join(str(first * 2**level) for level in range(len(widths)))
+    def narrowed(share: float) -> Network:
+        text = ",".join(str(max(1, round(width * share))) for width in widths)
         return Network("U-Net, narrowed", unet.config, (f"model.widths={text}",))
 
-    candidates = [narrowed(first) for first in range(1, widths[0] + 1)]
+    candidates = [narrowed(share) for share in np.linspace(0.9, 1.0, 41).tolist()]
     best = min(candidates, key=lambda one: abs(parameters(one, overrides) - wanted))
     return unet, munet, best
 

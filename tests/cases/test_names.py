@@ -111,6 +111,7 @@ def test_the_convention_is_inferred_where_nothing_else_fits(values, numbered, co
     [
         ([0, 1, 2, 4], False, ["ambiguous", "4 = ET", "4 = RC", "brats2021", "brats2024"]),
         ([4], False, ["ambiguous"]),
+        ([0, 1], False, ["ambiguous", "1 = NCR", "1 = TU", "brats2023, lesion"]),
         ([0, 1, 2, 3], True, ["ambiguous", "1 = ED", "1 = NCR", "msd"]),
         ([0, 7], False, ["fit no known convention", "{0, 7}"]),
     ],

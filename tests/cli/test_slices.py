@@ -100,3 +100,22 @@ def test_training_refuses_a_case_without_a_needed_sequence(train, tmp_path, caps
 def test_slices_are_one_voxel_deep(train, tmp_path, capsys):
     assert train(tmp_path, "--config.data.patch=16,16,2") == 2
     assert "expected a depth of 1 with data.slices=lesion" in capsys.readouterr().err
+
+
+def test_thick_anisotropic_slices_come_back_on_their_own_grid(weights, cohort, tmp_path):
+    case = tmp_path / "case"
+    case.mkdir()
+    affine = np.diag([0.5, 1.0, 4.0, 1.0])
+    for name in ("t1c", "t2f"):
+        image = nib.load(cohort.parent / "case-0" / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(image.get_fdata(), affine), case / f"{name}.nii.gz")
+    words = ["predict", str(case), "--weights", str(weights), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    mask = nib.load(tmp_path / "out" / "seg.nii.gz")
+    assert mask.shape == SHAPE
+    np.testing.assert_allclose(mask.affine, affine)
+
+
+def test_a_frame_that_the_strides_do_not_divide_is_refused(train, tmp_path, capsys):
+    assert train(tmp_path, "--config.data.patch=10,10,1") == 2
+    assert "(10, 10) pixels; expected multiples of 4" in capsys.readouterr().err

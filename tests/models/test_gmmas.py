@@ -86,7 +86,8 @@ def test_both_decoders_take_the_fusion_of_mu_net():
         lambda path, leaf: leaf * 2 if "mix" in jax.tree_util.keystr(path) else leaf, variables
     )
     other = models["msf"].apply(mixed, *inputs)["segmentation"]
-    assert fused.shape == other.shape and np.abs(np.asarray(fused - other)).max() > 1e-3
+    assert fused.shape == other.shape
+    assert np.abs(np.asarray(fused - other)).max() > 1e-3
 
 
 def test_segmentation_alone_has_no_classifier():

@@ -76,8 +76,8 @@ def test_a_slice_is_segmented_by_itself():
 
 
 def test_compilation_leaves_the_gradient_of_the_fusion_alone():
-    """XLA may compute features twice, rounded otherwise: a maximum must not be found by equality."""
-    model, image = network(), volume(shape=(2, 32, 32, 1, 4))
+    """XLA may compute features twice, rounded otherwise: equality does not find a maximum."""
+    model, image = network(widths=(8, 16)), volume(shape=(2, 16, 16, 1, 4))
     variables = random_variables(model, image, ALL, WHOLE, BOX)
 
     def loss(params):
@@ -90,7 +90,7 @@ def test_compilation_leaves_the_gradient_of_the_fusion_alone():
             train=True,
             mutable=["batch_stats"],
         )
-        return (jax.nn.log_softmax(outputs["segmentation"])[:, 4:16, 8:20, :, 1]).mean()
+        return (jax.nn.log_softmax(outputs["segmentation"])[:, 4:9, 3:12, :, 1]).mean()
 
     compiled = jax.jit(jax.grad(loss))(variables["params"])
     with jax.disable_jit():
@@ -123,7 +123,7 @@ def test_it_sees_its_own_sequences_and_no_absent_one():
         ({"sequences": ()}, "expected one or more of t1n, t1c, t2w, t2f"),
         ({"sequences": ("t1c", "pd")}, "expected one or more of t1n"),
         ({"widths": (8,)}, "two or more levels"),
-        ({"widths": (8, 12)}, "twice as wide"),
+        ({"widths": (8, 0)}, "two or more levels"),
         ({"fusion": "sum"}, "fusion is 'sum'; expected one of concat, msf"),
         ({"layers": {"norm": "batch"}}, "model.layers"),
     ],
