@@ -106,7 +106,10 @@ def comparison_page(result: Mapping[str, Any], pictures: Sequence[Picture]) -> s
                 "seeds": seeds,
                 "all_iou": f"{everything['mean_iou']:.3f}",
                 "dice": _interval(summary["dice"]),
-                "by_size": [_interval(one) for one in summary["by_size"].values()],
+                "by_size": [
+                    f"{one['mean_iou']:.3f} · {_interval(one)}"
+                    for one in summary["by_size"].values()
+                ],
             }
         )
     sizes = [

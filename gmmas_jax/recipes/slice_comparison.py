@@ -24,7 +24,7 @@ import numpy as np
 from gmmas_jax.cases.files import output_folder, write_json, write_text
 from gmmas_jax.cases.labels import region_mask
 from gmmas_jax.cases.manifest import Row, read_manifest
-from gmmas_jax.cases.prepare import prepare
+from gmmas_jax.cases.prepare import Prepared, prepare
 from gmmas_jax.clinical.slice_page import comparison_page, contour_pictures
 from gmmas_jax.config import load_config, to_dict
 from gmmas_jax.errors import UserError
@@ -127,7 +127,7 @@ def compare(
                     "seed": seed,
                     "loss": _losses(workdir),
                     "curve": _curve(predictor, workdir, of_split["val"], cohort.parent),
-                    "cases": _scored(predictor, of_split["test"], cohort.parent),
+                    "cases": _scored([predictor], of_split["test"], cohort.parent)[0],
                 }
             )
             write_json(workdir / "scores.json", runs[-1])
@@ -154,11 +154,12 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Returns:
         {"lesion_slices" and "all_slices": mean over the seeds of `pixels.scores` of the pooled
         pixels, with each seed's mean IoU; "dice": mean over cases of the volume's Dice, averaged
-        over seeds, with its interval; "by_size": {size: the same}}.
+        over seeds, with its interval; "by_size": {size: the same, its range of volumes and its mean
+        IoU on slices with lesion, averaged over seeds}}.
     """
     summary: dict[str, Any] = {}
     for kind in ("lesion_slices", "all_slices"):
-        own = [scores(np.sum([np.array(c[kind]) for c in run["cases"]], 0)) for run in runs]
+        own = [_pooled(run["cases"], kind) for run in runs]
         summary[kind] = {name: float(np.mean([one[name] for one in own])) for name in own[0]}
         summary[kind]["mean_iou_of_seeds"] = [one["mean_iou"] for one in own]
     dice = np.mean([[case["dice"] for case in run["cases"]] for run in runs], 0)
@@ -167,7 +168,17 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     thirds = np.array_split(np.argsort(volumes, kind="stable"), len(SIZES))
     summary["by_size"] = {
         size: _mean(dice[members], size)
-        | {"ml": [float(volumes[members].min()), float(volumes[members].max())]}
+        | {
+            "ml": [float(volumes[members].min()), float(volumes[members].max())],
+            "mean_iou": float(
+                np.mean(
+                    [
+                        _pooled([run["cases"][m] for m in members], "lesion_slices")["mean_iou"]
+                        for run in runs
+                    ]
+                )
+            ),
+        }
         for size, members in zip(SIZES, thirds, strict=True)
         if len(members)
     }
@@ -210,40 +221,48 @@ def _curve(
     """Scores every checkpoint of a run on all slices with lesion of some cases."""
     folder = workdir / "checkpoints"
     steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
-    points = []
-    for step in steps:
-        variables, _ = load_for_inference(folder, step)
-        cases = _scored(predictor.with_variables(variables), rows, root)
-        pooled = np.sum([np.array(case["lesion_slices"]) for case in cases], 0)
-        points.append({"step": step, **scores(pooled)})
-    return points
+    states = [predictor.with_variables(load_for_inference(folder, step)[0]) for step in steps]
+    return [
+        {"step": step, **_pooled(cases, "lesion_slices")}
+        for step, cases in zip(steps, _scored(states, rows, root), strict=True)
+    ]
 
 
-def _scored(predictor: Predictor, rows: Sequence[Row], root: Path) -> list[dict[str, Any]]:
-    """Returns the confusion of each case, over its slices with lesion and over all, and its Dice.
+def _pooled(cases: Sequence[Mapping[str, Any]], kind: str) -> dict[str, float]:
+    return scores(np.sum([np.array(case[kind]) for case in cases], 0))
+
+
+def _scored(
+    predictors: Sequence[Predictor], rows: Sequence[Row], root: Path
+) -> list[list[dict[str, Any]]]:
+    """Returns for each predictor what `_score` says of each case; every case is read once."""
+    from data_pipelines.readers import read_row
+
+    results: list[list[dict[str, Any]]] = [[] for _ in predictors]
+    for row in rows:
+        prepared = prepare(read_row(row, root), spacing_mm=predictors[0].spacing_mm)
+        if prepared.label is None:
+            raise UserError(f"{row.case_id}: has no mask; expected one of each case of its split.")
+        for predictor, cases in zip(predictors, results, strict=True):
+            found = region_mask(predictor.predict_prepared(prepared).label, "WT")
+            cases.append({"case": row.case_id, **_score(found, prepared)})
+    return results
+
+
+def _score(found: np.ndarray, prepared: Prepared) -> dict[str, Any]:
+    """Returns the confusion over the slices with lesion and over all, and the volume's Dice.
 
     At the network's spacing, inside the brain's box.
     """
-    from data_pipelines.readers import read_row
-
-    results = []
-    for row in rows:
-        prepared = prepare(read_row(row, root), spacing_mm=predictor.spacing_mm)
-        if prepared.label is None:
-            raise UserError(f"{row.case_id}: has no mask; expected one of each case of its split.")
-        found = region_mask(predictor.predict_prepared(prepared).label, "WT")
-        truth = region_mask(prepared.label, "WT")
-        lesion = truth.any((0, 1))
-        results.append(
-            {
-                "case": row.case_id,
-                "lesion_ml": float(truth.sum()) * predictor.spacing_mm**3 / 1000,
-                "dice": dice_score(found, truth),
-                "lesion_slices": _confusion(found[:, :, lesion], truth[:, :, lesion]),
-                "all_slices": _confusion(found, truth),
-            }
-        )
-    return results
+    assert prepared.label is not None
+    truth = region_mask(prepared.label, "WT")
+    lesion = truth.any((0, 1))
+    return {
+        "lesion_ml": float(truth.sum()) * prepared.spacing_mm**3 / 1000,
+        "dice": dice_score(found, truth),
+        "lesion_slices": _confusion(found[:, :, lesion], truth[:, :, lesion]),
+        "all_slices": _confusion(found, truth),
+    }
 
 
 def _confusion(found: np.ndarray, truth: np.ndarray) -> list[list[int]]:
