@@ -28,7 +28,7 @@ from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.errors import UserError
 from gmmas_jax.export.shipped import NAMES, shipped_folder
 from gmmas_jax.export.weights import Weights, load_weights
-from gmmas_jax.inference.postprocessing import Cleaning, clean_label
+from gmmas_jax.inference.postprocessing import CERTAIN, Cleaning, clean_label
 from gmmas_jax.inference.predictor import Predictor
 from gmmas_jax.metrics.segmentation import dice_regions
 from gmmas_jax.synthesis.anatomy import Anatomy, anatomy_affine, load_anatomy
@@ -51,14 +51,22 @@ GRID: dict[str, tuple[Any, ...]] = {
     "min_enhancing_island_ml": (0.0, 0.02, 0.05, 0.1, 0.3),
     "min_enhancing_ml": (0.0, 0.05, 0.1, 0.3),
     "min_core_island_ml": (0.0, 0.05, 0.1, 0.3),
+    "min_certain_ml": (0.0, 0.1, 0.3, 1.0, 3.0),
 }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outline:
-    """A network's unrepaired outline of a generated patient and the truth, uint8 [d h w] each."""
+    """A network's unrepaired outline of a generated patient, where it is certain, and the truth.
+
+    Attributes:
+        found: uint8 [d h w].
+        certain: bool [d h w], of tumour.
+        truth: uint8 [d h w].
+    """
 
     found: np.ndarray
+    certain: np.ndarray
     truth: np.ndarray
 
 
@@ -101,7 +109,9 @@ def outlines(predictor: Predictor, cases: Iterator[Case]) -> list[Outline]:
     for number, case in enumerate(cases, 1):
         prepared = prepare(case, spacing_mm=predictor.spacing_mm)
         assert prepared.label is not None  # Generated patients have one.
-        made.append(Outline(predictor.predict_prepared(prepared).label, prepared.label))
+        found = predictor.predict_prepared(prepared)
+        certain = found.probabilities[..., 0] <= 1.0 - CERTAIN
+        made.append(Outline(found.label, certain, prepared.label))
         print(f"predicted {number}: {case.case_id}", file=sys.stderr, flush=True)
     return made
 
@@ -115,7 +125,7 @@ def score(found: Sequence[Outline], cleaning: Cleaning, *, voxel_ml: float) -> d
     """
     rows, false_ml = [], [0.0]
     for outline in found:
-        label = clean_label(outline.found, cleaning, voxel_ml=voxel_ml)
+        label = clean_label(outline.found, cleaning, certain=outline.certain, voxel_ml=voxel_ml)
         rows.append(dice_regions(label, outline.truth, regions=REGIONS))
         if not outline.truth.any():
             false_ml.append(np.count_nonzero(label) * voxel_ml)

@@ -153,6 +153,7 @@ def base_config() -> ConfigDict:
                 "min_enhancing_island_ml": 0.0,
                 "enhancing_touches_core": False,
                 "min_core_island_ml": 0.0,
+                "min_certain_ml": 0.0,
                 "min_island_ml": 0.0,
                 "substitutes": (),
             },

@@ -19,6 +19,9 @@ _NCR, _ED, _ET, _RC = (LABELS.index(name) for name in ("NCR", "ED", "ET", "RC"))
 _TOUCHING = np.ones((3, 3, 3), bool)
 """Voxels that touch by a face, an edge or a corner belong to one piece."""
 
+CERTAIN = 0.95
+"""Probability of tumour, of whatever label, from which a voxel counts as certain."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaning:
@@ -34,11 +37,14 @@ class Cleaning:
         enhancing_touches_core: A piece of ET that touches no NCR becomes what it lies in: vessels
             and choroid plexus enhance, but have no necrosis beside them.
         min_core_island_ml: Separate pieces of core (NCR and ET) below this become ED.
+        min_certain_ml: Separate pieces of anything with less than this volume of voxels that are
+            tumour with a probability of `CERTAIN` become background, the largest too: what looks
+            like a tumour in a healthy brain is doubtful all through.
         min_island_ml: Separate pieces of anything below this become background.
 
     What a piece of ET lies in is NCR if it touches NCR, else ED if it touches ED, else background.
-    The largest piece always stays where pieces are dropped: to find something small is no reason
-    to find nothing.
+    The largest piece always stays where pieces are dropped for their size: to find something small
+    is no reason to find nothing.
     """
 
     fill_core: bool = False
@@ -47,6 +53,7 @@ class Cleaning:
     min_enhancing_island_ml: float = 0.0
     enhancing_touches_core: bool = False
     min_core_island_ml: float = 0.0
+    min_certain_ml: float = 0.0
     min_island_ml: float = 0.0
 
     def __post_init__(self) -> None:
@@ -93,7 +100,8 @@ def clean(
         cleaning: Which repairs.
         voxel_ml: Volume of a voxel.
     """
-    repaired = clean_label(label, cleaning, voxel_ml=voxel_ml)
+    certain = probabilities[..., 0] <= 1.0 - CERTAIN
+    repaired = clean_label(label, cleaning, certain=certain, voxel_ml=voxel_ml)
     changed = repaired != label
     if changed.any():
         probabilities[changed] = np.eye(probabilities.shape[-1], dtype=np.float32)[
@@ -102,19 +110,24 @@ def clean(
         label[changed] = repaired[changed]
 
 
-def clean_label(label: np.ndarray, cleaning: Cleaning, *, voxel_ml: float) -> np.ndarray:
-    """Returns a repaired copy of a label map, uint8 [d h w]; arguments as of `clean`."""
+def clean_label(
+    label: np.ndarray, cleaning: Cleaning, *, certain: np.ndarray, voxel_ml: float
+) -> np.ndarray:
+    """Returns a repaired copy of a label map.
+
+    Args:
+        label: uint8 [d h w].
+        cleaning: Which repairs.
+        certain: bool [d h w], where tumour is `CERTAIN`.
+        voxel_ml: Volume of a voxel.
+    """
     result = label.copy()
     extents = ndimage.find_objects((label > 0).astype(np.uint8))
     if not extents or cleaning == Cleaning():
         return result
     # The tumour's box alone, with a border for what touches it; a view, so that writing reaches.
-    part = result[
-        tuple(
-            slice(max(side.start - 1, 0), side.stop + 1)
-            for side in extents[0]
-        )
-    ]  # fmt: skip
+    box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in extents[0])
+    part = result[box]
     if cleaning.fill_core:
         core = _one_of(part, _NCR, _ET, _RC)
         part[ndimage.binary_fill_holes(core) & ~core] = _NCR
@@ -124,6 +137,8 @@ def clean_label(label: np.ndarray, cleaning: Cleaning, *, voxel_ml: float) -> np
     if cleaning.min_core_island_ml:
         core = _one_of(part, _NCR, _ET)
         part[_small(core, cleaning.min_core_island_ml / voxel_ml)] = _ED
+    if cleaning.min_certain_ml:
+        part[_doubtful(part > 0, certain[box], cleaning.min_certain_ml / voxel_ml)] = 0
     if cleaning.min_island_ml:
         part[_small(part > 0, cleaning.min_island_ml / voxel_ml)] = 0
     return result
@@ -168,3 +183,11 @@ def _small(mask: np.ndarray, least: float) -> np.ndarray:
     small = (sizes < least) & (sizes < sizes.max())
     small[0] = False
     return small[pieces]
+
+
+def _doubtful(mask: np.ndarray, certain: np.ndarray, least: float) -> np.ndarray:
+    """Returns the voxels of pieces with fewer than `least` certain ones."""
+    pieces, count = ndimage.label(mask, structure=_TOUCHING)
+    doubtful = np.bincount(pieces[certain], minlength=count + 1) < least
+    doubtful[0] = False
+    return doubtful[pieces]

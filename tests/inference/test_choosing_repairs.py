@@ -20,7 +20,7 @@ def truth() -> np.ndarray:
 
 
 def test_a_right_outline_needs_no_repair():
-    found = [Outline(truth(), truth())]
+    found = [Outline(truth(), truth() > 0, truth())]
     rows = []
     assert choose(found, voxel_ml=VOXEL_ML, report=rows.append) == Cleaning()
     assert rows[0]["mean"] == 1.0
@@ -30,7 +30,7 @@ def test_a_right_outline_needs_no_repair():
 def test_the_repair_of_the_only_fault_is_chosen():
     hollow = truth()
     hollow[7:11, 7:11, 7:11] = 2
-    found = [Outline(hollow, truth()), Outline(truth(), truth())]
+    found = [Outline(hollow, hollow > 0, truth()), Outline(truth(), truth() > 0, truth())]
     rows = []
     chosen = choose(found, voxel_ml=VOXEL_ML, report=rows.append)
     assert chosen == Cleaning(fill_core=True)
@@ -42,7 +42,9 @@ def test_the_repair_of_the_only_fault_is_chosen():
 def test_a_healthy_patient_counts():
     speck = np.zeros((20, 20, 20), np.uint8)
     speck[0, 0, :2] = 2
-    numbers = score([Outline(speck, np.zeros_like(speck))], Cleaning(), voxel_ml=VOXEL_ML)
+    numbers = score(
+        [Outline(speck, speck > 0, np.zeros_like(speck))], Cleaning(), voxel_ml=VOXEL_ML
+    )
     assert numbers["WT"] == 0.0
     assert numbers["TC"] == numbers["ET"] == 1.0
     assert numbers["healthy_ml"] == numbers["healthy_worst_ml"] == pytest.approx(0.002)

@@ -23,7 +23,7 @@ def empty() -> np.ndarray:
 def repaired(label: np.ndarray, **settings) -> np.ndarray:
     """Returns the repaired map; the argument stays as it was."""
     before = label.copy()
-    result = clean_label(label, Cleaning(**settings), voxel_ml=VOXEL_ML)
+    result = clean_label(label, Cleaning(**settings), certain=label > 0, voxel_ml=VOXEL_ML)
     np.testing.assert_array_equal(label, before)
     return result
 
@@ -45,6 +45,7 @@ def everything() -> Cleaning:
         min_enhancing_island_ml=0.003,
         enhancing_touches_core=True,
         min_core_island_ml=0.003,
+        min_certain_ml=0.01,
         min_island_ml=0.01,
     )
 
@@ -56,7 +57,24 @@ def test_nothing_is_repaired_unasked():
 
 @pytest.mark.parametrize("label", [empty(), tumour()], ids=["healthy", "tumour"])
 def test_all_repairs_leave_a_sound_outline_alone(label: np.ndarray):
-    np.testing.assert_array_equal(clean_label(label, everything(), voxel_ml=VOXEL_ML), label)
+    found = clean_label(label, everything(), certain=label > 0, voxel_ml=VOXEL_ML)
+    np.testing.assert_array_equal(found, label)
+
+
+def test_pieces_that_are_doubtful_all_through_become_background_the_largest_too():
+    label = empty()
+    label[1:6, 1:6, 1:6] = ED  # the larger piece, doubtful but for 7 voxels
+    label[8:11, 8:11, 8:11] = NCR  # 27 voxels, certain in 8
+    certain = np.zeros(label.shape, bool)
+    certain[1, 1, 1:6] = certain[1, 2, 1:3] = True
+    certain[8:10, 8:10, 8:10] = True
+    doubtful = 0.9 * probabilities_of(label) + 0.1 * probabilities_of(empty())
+    probabilities = np.where(certain[..., None], probabilities_of(label), doubtful)
+    cleaned = label.copy()
+    clean(probabilities, cleaned, Cleaning(min_certain_ml=0.008), voxel_ml=VOXEL_ML)
+    expected = label.copy()
+    expected[:6] = 0
+    np.testing.assert_array_equal(cleaned, expected)
 
 
 def test_small_pieces_become_background_and_large_ones_stay():
