@@ -136,17 +136,21 @@ def comparison_page(result: Mapping[str, Any], pictures: Sequence[Picture]) -> s
 
 
 def verdict(result: Mapping[str, Any]) -> str:
-    """Says in words whether MU-Net's mean IoU reached U-Net's, seed by seed."""
-    unet, munet = (
-        result["summary"][name]["lesion_slices"]["mean_iou_of_seeds"] for name in _COLOURS
-    )
-    better = sum(own >= other for own, other in zip(munet, unet, strict=True))
-    mean = float(np.mean(munet) - np.mean(unet))
-    word = "reached" if mean >= 0 else "did not reach"
-    return (
-        f"On slices with lesion MU-Net {word} U-Net's mean IoU: {mean:+.3f} on average, at "
-        f"least as good with {better} of {len(unet)} seeds."
-    )
+    """Says in words whether MU-Net reached the others' mean IoU, seed by seed."""
+    of_seeds = {
+        name: summary["lesion_slices"]["mean_iou_of_seeds"]
+        for name, summary in result["summary"].items()
+    }
+    own = of_seeds.pop("MU-Net")
+    told = []
+    for name, others in of_seeds.items():
+        mean = float(np.mean(own) - np.mean(others))
+        better = sum(one >= other for one, other in zip(own, others, strict=True))
+        told.append(
+            f"{'reached' if mean >= 0 else 'did not reach'} that of {name} "
+            f"({mean:+.4f} on average, at least as good with {better} of {len(own)} seeds)"
+        )
+    return f"Mean IoU on slices with lesion: MU-Net {' and '.join(told)}."
 
 
 def curves(result: Mapping[str, Any]) -> bytes:
@@ -182,6 +186,8 @@ def _contours(image: np.ndarray, masks: Mapping[str, np.ndarray]) -> bytes:
         plane = image[..., SEQUENCES.index(name)]
         _show(axes, plane, masks)
         axes.set_title(SEQUENCE_TITLES[name], color=INK, fontsize=9, pad=3)
+        for place, side in ((0.02, "R"), (0.96, "L")):
+            axes.text(place, 0.5, side, color=INK, fontsize=8, transform=axes.transAxes)
         if index == 0:
             for line, (network, _) in enumerate(masks.items()):
                 axes.text(
