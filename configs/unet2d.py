@@ -3,7 +3,7 @@
 Purpose: what MU-Net is measured against.
 Command: gmmas train --config configs/unet2d.py --cohort cohort.csv --workdir runs/unet2d
 Hardware: one GPU of 8 GiB, as published; two CPU cores with narrower widths.
-Time and result: `python -m gmmas_jax.recipes.slice_comparison` trains and compares both networks.
+Time and result: `python -m gmmas_jax.cli.slice_comparison` trains and compares both networks.
 
 The two networks differ in `model.fusion` alone. A step shows one slice of each of its cases; 200
 epochs over every slice with lesion, as published, are about 1,750 steps of 8 for each case.

@@ -1,8 +1,7 @@
 """The page that compares networks of slices: curves, tables, contours, and where fusion looks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from gmmas_jax.cases.case import Case
 from gmmas_jax.cases.labels import region_mask
-from gmmas_jax.cases.manifest import Row
 from gmmas_jax.cases.prepare import prepare
 from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.clinical.overlay import BACKGROUND, INK, png
@@ -51,20 +50,16 @@ class Picture:
 
 
 def contour_pictures(
-    predictors: Mapping[str, Predictor], cases: Sequence[tuple[Row, str]], root: Path
+    predictors: Mapping[str, Predictor], cases: Iterable[tuple[Case, str]]
 ) -> list[Picture]:
     """Draws, on the slice with most lesion, what was outlined by hand and by the networks.
 
     Args:
         predictors: Network to its predictor; those of `_COLOURS` are drawn.
-        cases: Row of the manifest, and what is written beside its name.
-        root: Folder of the manifest.
+        cases: A case, and what is written beside its name; taken one after the other.
     """
-    from data_pipelines.readers import read_row
-
     pictures = []
-    for row, note in cases:
-        case = read_row(row, root)
+    for case, note in cases:
         drawn = {name: one for name, one in predictors.items() if name in _COLOURS}
         spacing = next(iter(drawn.values())).spacing_mm
         prepared = prepare(case, spacing_mm=spacing)
@@ -82,7 +77,7 @@ def contour_pictures(
             planes | ({} if manual is None else {"reference": manual[:, :, place]}),
         )
         weights = drawn["MU-Net"].fusion_weights(prepared, place)
-        title = f"{row.case_id}: {note}, {volume:.1f} mL"
+        title = f"{case.case_id}: {note}, {volume:.1f} mL"
         pictures.append(Picture(title, contours, _weights(weights)))
     return pictures
 
@@ -91,7 +86,7 @@ def comparison_page(result: Mapping[str, Any], pictures: Sequence[Picture]) -> s
     """Writes the page.
 
     Args:
-        result: What `recipes.slice_comparison.compare` gathers.
+        result: What `cli.slice_comparison.compare` gathers.
         pictures: From `contour_pictures`.
     """
     rows = []

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
+from gmmas_jax.cli.slice_comparison import compare, networks, parameters, summarise
 from gmmas_jax.clinical.slice_page import verdict
 from gmmas_jax.errors import UserError
-from gmmas_jax.recipes.slice_comparison import compare, networks, parameters, summarise
 from tests.cli.cohorts import write_cohort
 
 SMALL = (

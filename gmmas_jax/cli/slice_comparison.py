@@ -1,6 +1,6 @@
 """MU-Net against U-Net: both trained on the same slices, several seeds, one page.
 
-    python -m gmmas_jax.recipes.slice_comparison --cohort cohort.csv --out comparison
+    python -m gmmas_jax.cli.slice_comparison --cohort cohort.csv --out comparison
 
 Networks see the cases of the split `train`; `val` gives the curves (loss, overall accuracy, mean
 accuracy, mean IoU: Figure 4 of the paper), `test` the table, the results by size of the lesion and
@@ -13,7 +13,7 @@ What is there already in the folder is not trained again.
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from gmmas_jax.cases.case import Case
 from gmmas_jax.cases.files import output_folder, write_json, write_text
 from gmmas_jax.cases.labels import region_mask
 from gmmas_jax.cases.manifest import Row, read_manifest
 from gmmas_jax.cases.prepare import Prepared, prepare
+from gmmas_jax.cli.training import WEIGHTS, train
 from gmmas_jax.clinical.slice_page import comparison_page, contour_pictures
 from gmmas_jax.config import load_config, to_dict
 from gmmas_jax.errors import UserError
@@ -138,11 +140,11 @@ def compare(
     result["summary"] = {
         title: summarise(entry["runs"]) for title, entry in result["networks"].items()
     }
-    pictures = contour_pictures(predictors, _examples(result, of_split["test"]), cohort.parent)
+    examples = _examples(result, of_split["test"])
+    pictures = contour_pictures(predictors, _read(examples, cohort.parent))
     if real is not None:
-        pictures += contour_pictures(
-            predictors, [(row, "real") for row in read_manifest(real)], real.parent
-        )
+        others = [(row, "real") for row in read_manifest(real)]
+        pictures += contour_pictures(predictors, _read(others, real.parent))
     write_json(out / "comparison.json", result)
     write_text(out / "comparison.html", comparison_page(result, pictures))
     return result
@@ -197,8 +199,6 @@ def _trained(
     network: Network, cohort: Path, workdir: Path, *, seed: int, overrides: Sequence[str]
 ) -> Predictor:
     """Trains a network, or finds it trained, with a checkpoint for every point of the curve."""
-    from gmmas_jax.cli.training import WEIGHTS, train
-
     own = (*overrides, *network.overrides, f"seed={seed}")
     steps = load_config(network.config, own).train.steps
     every = max(1, steps // POINTS)
@@ -236,16 +236,14 @@ def _scored(
     predictors: Sequence[Predictor], rows: Sequence[Row], root: Path
 ) -> list[list[dict[str, Any]]]:
     """Returns for each predictor what `_score` says of each case; every case is read once."""
-    from data_pipelines.readers import read_row
-
     results: list[list[dict[str, Any]]] = [[] for _ in predictors]
-    for row in rows:
-        prepared = prepare(read_row(row, root), spacing_mm=predictors[0].spacing_mm)
+    for case, split in _read([(row, row.split or "") for row in rows], root):
+        prepared = prepare(case, spacing_mm=predictors[0].spacing_mm)
         if prepared.label is None:
-            raise UserError(f"{row.case_id}: has no mask; expected one of each case of its split.")
+            raise UserError(f"{case.case_id}: has no mask; expected one of each case of {split}.")
         for predictor, cases in zip(predictors, results, strict=True):
             found = region_mask(predictor.predict_prepared(prepared).label, "WT")
-            cases.append({"case": row.case_id, **_score(found, prepared)})
+            cases.append({"case": case.case_id, **_score(found, prepared)})
     return results
 
 
@@ -267,6 +265,12 @@ def _score(found: np.ndarray, prepared: Prepared) -> dict[str, Any]:
 
 def _confusion(found: np.ndarray, truth: np.ndarray) -> list[list[int]]:
     return confusion(found.astype(np.int64), truth.astype(np.int64), classes=2).tolist()
+
+
+def _read(rows: Sequence[tuple[Row, str]], root: Path) -> Iterator[tuple[Case, str]]:
+    from data_pipelines.readers import read_row
+
+    return ((read_row(row, root), note) for row, note in rows)
 
 
 def _examples(result: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[Row, str]]:

@@ -1,1 +1,0 @@
-"""Named sequences of stages: what the papers call the method, as one command each."""
