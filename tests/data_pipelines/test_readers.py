@@ -288,7 +288,7 @@ def test_what_is_odd_is_noted(tmp_path):
         assert word in text
     image(tmp_path / "t1.nii.gz", 0, thick)
     array = np.zeros(SHAPE, np.uint8)
-    array[0, 0, :3] = 1
+    array[0, 0, :3] = 2
     write_volume(tmp_path / "seg.nii.gz", array, thick, dtype=np.uint8)
     assert "3 labelled voxels lie where every" in "; ".join(read_folder(tmp_path).warnings)
 

@@ -64,7 +64,7 @@ def test_the_index_holds_what_preparing_each_case_gives(rows, build, tmp_path):
             np.testing.assert_array_equal(
                 arrays.whole_label, whole_label(expected.label, (6, 5, 4))
             )
-    assert index.cases[1].foreground == (0, 0, 0, 0)
+    assert index.cases[1].foreground == (0,) * 5
     assert index.open(1).foreground == ()
     assert index.cases[0].tasks == {"idh": "mutant"}
     assert [case.case_id for case in index.select("val").cases] == ["two", "three"]
