@@ -75,7 +75,8 @@ class Jax:
             use_ema=False,
         )
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        self.state = compile_init(init, shardings=jax.tree.map(lambda _: sharding, init()))()
+        shardings = jax.tree.map(lambda _: sharding, jax.eval_shape(init))
+        self.state = compile_init(init, shardings=shardings)()
         self.points = [moved(self.state.params, seed) for seed in range(POINTS)]
         self.variables = jax.tree.map(
             np.array, {"params": self.points[0]["model"], "batch_stats": self.state.batch_stats}

@@ -43,7 +43,7 @@ POINTS = 10
 """Checkpoints of each run that are scored for the curves."""
 
 SIZES = ("small", "medium", "large")
-"""Thirds of the test cases by volume of the lesion."""
+"""Thirds of the test cases that have a lesion, by its volume."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,6 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     dice = np.mean([[case["dice"] for case in run["cases"]] for run in runs], 0)
     volumes = np.array([case["lesion_ml"] for case in runs[0]["cases"]])
     summary["dice"] = _mean(dice, "all")
-    thirds = np.array_split(np.argsort(volumes, kind="stable"), len(SIZES))
     summary["by_size"] = {
         size: _mean(dice[members], size)
         | {
@@ -181,10 +180,17 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 )
             ),
         }
-        for size, members in zip(SIZES, thirds, strict=True)
-        if len(members)
+        for size, members in _thirds(runs[0]["cases"]).items()
     }
     return summary
+
+
+def _thirds(cases: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Returns the positions of the cases with a lesion by its size, small to large in each."""
+    volumes = np.array([case["lesion_ml"] for case in cases])
+    order = np.argsort(volumes, kind="stable")
+    thirds = np.array_split(order[volumes[order] > 0], len(SIZES))
+    return {size: third for size, third in zip(SIZES, thirds, strict=True) if len(third)}
 
 
 def _mean(values: np.ndarray, name: str) -> dict[str, Any]:
@@ -275,14 +281,8 @@ def _read(rows: Sequence[tuple[Row, str]], root: Path) -> Iterator[tuple[Case, s
 
 def _examples(result: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[Row, str]]:
     """Returns the middle case of each third by size."""
-    cases = next(iter(result["networks"].values()))["runs"][0]["cases"]
-    order = np.argsort([case["lesion_ml"] for case in cases], kind="stable")
-    thirds = np.array_split(order, len(SIZES))
-    return [
-        (rows[members[len(members) // 2]], size)
-        for members, size in zip(thirds, SIZES, strict=True)
-        if len(members)
-    ]
+    thirds = _thirds(next(iter(result["networks"].values()))["runs"][0]["cases"])
+    return [(rows[members[len(members) // 2]], size) for size, members in thirds.items()]
 
 
 def _slug(title: str) -> str:

@@ -36,6 +36,13 @@ def test_pixels_are_pooled_and_dice_is_by_case():
     assert summary["by_size"]["medium"]["mean_iou"] == pytest.approx((8 / 10 + 10 / 12) / 2)
 
 
+def test_a_case_without_a_lesion_has_no_size():
+    matrices = [[[8, 2], [0, 10]], [[0, 0], [0, 0]], [[0, 0], [0, 0]]]
+    summary = summarise([run(matrices, [(5.0, 0.9), (0.0, 1.0), (0.0, 1.0)])])
+    assert summary["dice"]["n"] == 3
+    assert {size: one["n"] for size, one in summary["by_size"].items()} == {"small": 1}
+
+
 def test_the_verdict_says_plainly_when_it_is_not_reached():
     def result(unet, munet):
         return {
