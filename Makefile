@@ -46,7 +46,7 @@ $(VENV)/.created:
 	touch $@
 
 $(VENV)/.runtime: $(VENV)/.created pyproject.toml constraints.txt
-	$(PIP) $(INSTALL) hatchling editables
+	$(PIP) $(INSTALL) hatchling editables setuptools wheel
 	$(PIP) $(INSTALL) --no-build-isolation -e .
 	touch $@
 
