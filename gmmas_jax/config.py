@@ -131,6 +131,7 @@ def base_config() -> ConfigDict:
                 "nesterov": True,
             },
             "train": {
+                "weights": "",
                 "steps": 100_000,
                 "log_every": 50,
                 "checkpoint_every": 1000,

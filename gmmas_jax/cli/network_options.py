@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gmmas_jax.export.shipped import NAMES, best_for, shipped_folder
 
 if TYPE_CHECKING:
+    from gmmas_jax.export.weights import Weights
     from gmmas_jax.inference.predictor import Predictor
 
 _TRAINING = {
@@ -46,17 +47,13 @@ def load_predictor(weights: str | None, *, flips: bool | None = None) -> "Predic
     """
     import jax
 
-    from gmmas_jax.export.weights import load_weights
     from gmmas_jax.inference.predictor import Predictor
 
     if weights is None:
         weights = best_for(accelerator=jax.default_backend() != "cpu")
-    named = weights in NAMES
-    loaded = load_weights(shipped_folder(weights) if named else Path(weights))
-    if named:
-        loaded = dataclasses.replace(loaded, name=weights)
+    loaded = open_weights(weights)
     predictor = Predictor(loaded, flips=flips)
-    what = f"{weights}, which come with gmmas" if named else weights
+    what = f"{weights}, which come with gmmas" if loaded.name else weights
     print(
         f"weights: {what} (config {predictor.identity['config']}, sha256 {loaded.sha256[:12]}…, "
         f"{_TRAINING[loaded.trained_on]})",
@@ -64,3 +61,16 @@ def load_predictor(weights: str | None, *, flips: bool | None = None) -> "Predic
         flush=True,
     )
     return predictor
+
+
+def open_weights(weights: str) -> "Weights":
+    """Loads weights by the name under which they come with the program, or by their folder.
+
+    Raises:
+        UserError: If there are no such weights or they are damaged.
+    """
+    from gmmas_jax.export.weights import load_weights
+
+    if weights in NAMES:
+        return dataclasses.replace(load_weights(shipped_folder(weights)), name=weights)
+    return load_weights(Path(weights))

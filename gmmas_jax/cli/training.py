@@ -15,11 +15,12 @@ from gmmas_jax.augment.patch import make_augmentation
 from gmmas_jax.cases.files import output_folder
 from gmmas_jax.cases.manifest import read_manifest
 from gmmas_jax.cases.sequences import SEQUENCES
+from gmmas_jax.cli.network_options import open_weights
 from gmmas_jax.cli.training_store import build_for_training, open_store, training_cases
 from gmmas_jax.config import load_config, to_dict
 from gmmas_jax.errors import UserError
 from gmmas_jax.export.card import model_card
-from gmmas_jax.export.provenance import SECTION, of_cases, of_stream
+from gmmas_jax.export.provenance import SECTION, gone_on, of_cases, of_stream
 from gmmas_jax.export.weights import save_weights
 from gmmas_jax.inference.settings import substitutes_of
 from gmmas_jax.models.build import make_model
@@ -100,6 +101,7 @@ def train(
     augmentation = make_augmentation(**config["augment"])
     workdir = output_folder(workdir)
     initialize(processes)
+    begins = open_weights(config["train"]["weights"]) if config["train"]["weights"] else None
     if generated:
         source = _generated_patients(config, workdir)
     else:
@@ -109,6 +111,8 @@ def train(
         stored = _stored_slices if config["data"]["slices"] != "none" else _stored_cases
         source = stored(index, config, workers)
     config[SECTION] = source.provenance
+    if begins is not None:
+        config[SECTION] = gone_on(source.provenance, begins.config, sha256=begins.sha256)
     result = run_training(
         config=config,
         model=model,
@@ -117,6 +121,7 @@ def train(
         case_name=source.case_name,
         workdir=workdir,
         transform=_one_after_the_other(source.generation, augmentation),
+        weights=None if begins is None else begins.variables,
         stream=sys.stderr,
     )
     if result.preempted:

@@ -61,9 +61,10 @@ co-registered) it outlines glioma and estimates {estimated}.
 sequence standardised within the brain.
 {_class_table(made)}
 ## How
-{made["steps"]:,} steps; batch size {data["batch_size"]}, patches of {_size(data["patch"])} \
-voxels, the whole brain at {_size(data["whole"])}; optimizer {config["optimizer"]["name"]}, \
-learning rate {config["optimizer"]["learning_rate"]:g}, seed {config["seed"]}. The weights are \
+{_begun(made)}{made["steps"]:,} steps; batch size {data["batch_size"]}, patches of \
+{_size(data["patch"])} voxels, the whole brain at {_size(data["whole"])}; optimizer \
+{config["optimizer"]["name"]}, learning rate {config["optimizer"]["learning_rate"]:g}, seed \
+{config["seed"]}. The weights are \
 {"the moving average over training" if made["averaged"] else "those of the last step"}.{stored} \
 `config.json` holds every other setting.
 
@@ -101,6 +102,17 @@ def _trained_on(config: Mapping[str, Any], generated: bool) -> str:
     if not made["cases"]:
         return "Patients; how many and from where is not recorded."
     return f"{counted}; site: {', '.join(made['sites']) or 'not stated in the manifest'}."
+
+
+def _begun(made: Mapping[str, Any]) -> str:
+    """Returns a sentence about the weights that training began with, or nothing."""
+    if not (began := made.get("begun_from")):
+        return ""
+    length = f" of {began['steps']:,} steps" if began["steps"] else ""
+    return (
+        f"Training began with weights{length} (sha256 {began['sha256'][:12]}…, trained on "
+        f"{began['trained_on']}). "
+    )
 
 
 def _class_table(made: Mapping[str, Any]) -> str:

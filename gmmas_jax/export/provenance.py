@@ -7,6 +7,8 @@ The section `provenance` is written by training into the run's config and so int
     sites: where they come from, as far as the manifest says
     class_counts: {task: {class: training cases}}
 
+    begun_from: {"sha256", "trained_on", "steps"} of the weights it went on from, if any
+
 and gains `steps`, `averaged` and `stored_as` where the weights themselves are written.
 """
 
@@ -39,6 +41,29 @@ def trained_on(config: Mapping[str, Any]) -> str:
     section = config.get(SECTION)
     found = section.get("trained_on") if isinstance(section, Mapping) else None
     return found if found in TRAINED_ON else UNKNOWN
+
+
+def begun_from(config: Mapping[str, Any]) -> str:
+    """Returns in words what a run's first step started with."""
+    made = (config.get(SECTION) or {}).get("begun_from")
+    return f"the weights of sha256 {made['sha256'][:12]}…" if made else "random weights"
+
+
+def gone_on(
+    section: Mapping[str, Any], weights: Mapping[str, Any], *, sha256: str
+) -> dict[str, Any]:
+    """Returns the section of a run that goes on from weights: it owes to their patients too.
+
+    Args:
+        section: From `of_stream` or `of_cases`.
+        weights: The config of the weights.
+        sha256: Of the weights.
+    """
+    before, own = trained_on(weights), section["trained_on"]
+    both = own if own == before else PATIENTS if PATIENTS in (own, before) else UNKNOWN
+    steps = (weights.get(SECTION) or {}).get("steps")
+    began = {"sha256": sha256, "trained_on": before, "steps": steps}
+    return {**section, "trained_on": both, "begun_from": began}
 
 
 def of_stream(tasks: Sequence[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from gmmas_jax.cases.files import output_folder, write_json
 from gmmas_jax.errors import UserError
+from gmmas_jax.export.provenance import begun_from
 from gmmas_jax.objectives.combine import Objective
 from gmmas_jax.train.checkpoint import Checkpoints, Meta, differences
 from gmmas_jax.train.distributed import process_banner
@@ -21,7 +22,7 @@ from gmmas_jax.train.loop import Evaluate, FitResult, MakeBatches, fit
 from gmmas_jax.train.optimizer import Optimizer, make_optimizer
 from gmmas_jax.train.progress import Progress, make_progress
 from gmmas_jax.train.sharding import check_batch_size, make_mesh, state_shardings, with_shardings
-from gmmas_jax.train.state import TrainState, compile_init, make_init_fn
+from gmmas_jax.train.state import TrainState, compile_init, make_init_fn, with_weights
 from gmmas_jax.train.step import (
     TrainStep,
     Transform,
@@ -49,6 +50,7 @@ class TrainSettings:
         max_nonfinite: How many steps in a row whose loss is not finite end the run.
         microbatches: Pieces in which a batch's gradient is taken, to save memory.
         split_above_bytes: Size from which arrays of the state are split over `mesh.fsdp`.
+        weights: Name or folder of the weights that the run begins with; "" for random ones.
     """
 
     steps: int
@@ -61,6 +63,7 @@ class TrainSettings:
     max_nonfinite: int = 10
     microbatches: int = 1
     split_above_bytes: int = 2**20
+    weights: str = ""
 
     def __post_init__(self) -> None:
         lowest = dict.fromkeys(("steps", "log_every", "checkpoint_every"), 1)
@@ -86,6 +89,7 @@ def run_training(
     workdir: str | Path,
     evaluate: Evaluate | None = None,
     transform: Transform | None = None,
+    weights: Mapping[str, Any] | None = None,
     stream: TextIO = sys.stderr,
 ) -> FitResult:
     """Trains a network, beginning in a folder or continuing there.
@@ -103,6 +107,8 @@ def run_training(
         workdir: The folder; made if need be.
         evaluate: See `fit`.
         transform: See `compile_train_step`.
+        weights: {"params": …} and, if any, "batch_stats" to begin with in place of random ones; a
+            run that goes on has its own.
         stream: Where progress is shown.
 
     Returns:
@@ -137,7 +143,9 @@ def run_training(
         keep=settings.keep_checkpoints,
         best_metric=settings.best_metric,
     ) as checkpoints:
-        state, meta = _begin_or_continue(init, shardings, mesh, checkpoints, config, stream)
+        state, meta = _begin_or_continue(
+            init, shardings, mesh, checkpoints, config, weights, stream
+        )
         start = int(jax.device_get(state.step))
         if start > settings.steps:
             raise UserError(
@@ -193,14 +201,22 @@ def _begin_or_continue(
     mesh: Mesh,
     checkpoints: Checkpoints,
     config: Mapping[str, Any],
+    weights: Mapping[str, Any] | None,
     stream: TextIO,
 ) -> tuple[TrainState, Meta]:
     """Returns the latest checkpoint's state and meta, or the initial state."""
     if checkpoints.latest_step is None:
         with jax.set_mesh(mesh):
-            return compile_init(init, shardings=shardings)(), {"config": config}
+            state = compile_init(init, shardings=shardings)()
+        return state if weights is None else with_weights(state, weights), {"config": config}
     abstract = with_shardings(jax.eval_shape(init), shardings)
     state, meta = checkpoints.restore(abstract, model=config["model"])
+    began, begins = (begun_from(found) for found in (meta["config"], config))
+    if began != begins:
+        raise UserError(
+            f"train.weights says to begin from {begins}, but {checkpoints.latest_step} steps of "
+            f"this run began from {began}. Give what it began with, or begin in another folder."
+        )
     if jax.process_index() == 0:
         print(f"continuing from the checkpoint of step {checkpoints.latest_step}", file=stream)
         for line in differences(meta["config"], config):

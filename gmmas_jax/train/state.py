@@ -1,15 +1,19 @@
 """What training carries from step to step."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
+from gmmas_jax.errors import UserError
 from gmmas_jax.objectives.combine import Objective
 from gmmas_jax.train import rng
 
@@ -92,6 +96,45 @@ def compile_init(
     """
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return jax.jit(init, out_shardings=shardings, compiler_options=options)
+
+
+def with_weights(state: TrainState, variables: Mapping[str, Any]) -> TrainState:
+    """Returns an initial state that begins with given weights, each where its array lies.
+
+    Args:
+        state: From `make_init_fn`.
+        variables: {"params": …} and, for a network with BatchNorm, "batch_stats".
+
+    Raises:
+        UserError: If the weights are those of another network.
+    """
+
+    def put(own: Any, given: Any) -> Any:
+        ours, theirs = (flatten_dict(dict(tree), sep="/") for tree in (own, given))
+        wrong = [
+            name
+            for name in sorted(ours.keys() | theirs.keys())
+            if np.shape(ours.get(name, 0)) != np.shape(theirs.get(name, 0))
+        ]
+        if wrong:
+            raise UserError(
+                f"train.weights: of another network than config.model: {wrong[0]} differs, and "
+                f"{len(wrong) - 1} more. Use the model section that the weights' config.json has."
+            )
+        # Copies: the step gives the buffers of its state away, the average's and the parameters'.
+        return jax.tree.map(
+            lambda mine, new: jax.device_put(np.array(new), mine.sharding),
+            own,
+            unflatten_dict(theirs, sep="/"),
+        )
+
+    params = put(state.params["model"], variables["params"])
+    return dataclasses.replace(
+        state,
+        params={**state.params, "model": params},
+        batch_stats=put(state.batch_stats, variables.get("batch_stats", {})),
+        ema=None if state.ema is None else put(state.ema, variables["params"]),
+    )
 
 
 def inference_variables(state: TrainState) -> Mapping[str, Any]:

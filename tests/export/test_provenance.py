@@ -7,7 +7,7 @@ import pytest
 
 from gmmas_jax.config import base_config, to_dict
 from gmmas_jax.export.card import model_card
-from gmmas_jax.export.provenance import of_cases, of_stream, trained_on
+from gmmas_jax.export.provenance import begun_from, gone_on, of_cases, of_stream, trained_on
 
 
 @dataclasses.dataclass
@@ -73,3 +73,29 @@ def test_the_card_of_patients_claims_no_more():
     assert "are no evidence" not in text
     assert "training patients are synthetic" in text
     assert "those of the last step" in text
+
+
+@pytest.mark.parametrize(
+    ("own", "before", "expected"),
+    [
+        ("generated", "generated", "generated"),
+        ("generated", "patients", "patients"),
+        ("patients", "generated", "patients"),
+        ("patients", "unknown", "patients"),
+        ("generated", "unknown", "unknown"),
+    ],
+)
+def test_a_run_that_goes_on_from_weights_owes_to_their_patients_too(own, before, expected):
+    section = of_stream(["idh"]) | {"trained_on": own}
+    weights = {"provenance": {"trained_on": before, "steps": 2000}}
+    made = gone_on(section, weights, sha256="ab" * 32)
+    assert trained_on({"provenance": made}) == expected
+    assert begun_from({"provenance": made}) == "the weights of sha256 abababababab…"
+    assert begun_from({"provenance": section}) == begun_from({}) == "random weights"
+
+
+def test_the_card_says_what_training_began_with():
+    weights = {"provenance": of_stream(["idh"]) | {"steps": 2000}}
+    text = card(gone_on(of_stream(["idh"]), weights, sha256="ab" * 32))
+    assert "began with weights of 2,000 steps (sha256 abababababab…, trained on generated)" in text
+    assert "began with" not in card(of_stream(["idh"]))

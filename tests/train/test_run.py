@@ -156,6 +156,43 @@ def test_changed_settings_are_told_and_another_network_is_refused(whole):
         train(make_config(train__steps=4), workdir)
 
 
+def _begun(sha256, **changes):
+    provenance = {"begun_from": {"sha256": sha256}}
+    return make_config(provenance=provenance, optimizer__warmup_steps=0, **changes)
+
+
+def test_a_run_begins_with_given_weights(whole, tmp_path):
+    """With no learning rate to speak of, it also ends with them."""
+    _, trained, _ = whole
+    given = jax.device_get({"params": trained.state.ema})
+    config = _begun("a", train__steps=1, optimizer__learning_rate=1e-12)
+    state = train(config, tmp_path, weights=given).state
+    for part in (state.params["model"], state.ema):
+        for one, other in zip(jax.tree.leaves(part), jax.tree.leaves(given), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6)
+    # What goes on has its own; what it began with cannot be changed any more.
+    longer = _begun("a", train__steps=2)
+    wrong = jax.tree.map(np.zeros_like, given)
+    went_on = train(longer, tmp_path, weights=wrong).state
+    assert jax.tree.all(jax.tree.map(lambda leaf: bool((leaf != 0).any()), went_on.ema))
+    for other, words in ((_begun("b"), "weights of sha256 b"), (make_config(), "random weights")):
+        with pytest.raises(UserError, match=rf"says to begin from .*{words}.*, but 2 steps"):
+            train(other, tmp_path)
+
+
+def test_weights_of_another_network_are_refused(whole, tmp_path):
+    _, trained, _ = whole
+    given = {"params": jax.device_get(trained.state.ema)}
+    narrow = make_config(model={"width": 4, "batch_norm": False})
+    with pytest.raises(
+        UserError, match=r"train.weights: of another network .* classifier_histology/kernel"
+    ):
+        train(narrow, tmp_path, weights=given)
+    del given["params"]["decoder"]
+    with pytest.raises(UserError, match=r"of another network .* decoder/bias differs, and 1 more"):
+        train(make_config(), tmp_path, weights=given)
+
+
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
