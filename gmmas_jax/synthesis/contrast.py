@@ -8,6 +8,8 @@ al. 2005, Magn Reson Med 54:507); tumour values follow quantitative MRI of gliom
 times near those of fluid, which is what makes FLAIR suppress it.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -40,11 +42,39 @@ SPREAD = (
     (0.03, 0.13, 0.14), (0.15, 0.15, 0.20), (0.03, 0.30, 0.45),
     (0.01, 0.12, 0.30),
 )  # fmt: skip
+_CORE = ("necrosis", "solid", "mucinous", "enhancing")
+_WATER_T1 = 0.45  # T1 rises less than T2 does with free water: this power of T2's factor.
 RELAXIVITY = 4.5  # of gadolinium chelates, per mM per s
 VESSEL_GADOLINIUM = 1.0  # mM
 
 
-def draw_signals(key: jax.Array, gadolinium: jax.Array, departure: jax.Array) -> jax.Array:
+class Weighting(NamedTuple):
+    """How a patient's tissue or protocol differs from the usual; scalars, 0 for not at all.
+
+    Attributes:
+        oedema: Log of the factor on oedema's T2; T1 rises with it.
+        core: The same of what lies inside it, fluid and blood apart.
+        hidden: How like healthy tissue oedema is on T1.
+        likeness: How like white matter's the T2-weighted signal of grey matter is.
+        suppression: Share of fluid's signal lost on FLAIR.
+    """
+
+    oedema: jax.Array | float = 0.0
+    core: jax.Array | float = 0.0
+    hidden: jax.Array | float = 0.0
+    likeness: jax.Array | float = 0.0
+    suppression: jax.Array | float = 0.0
+
+
+USUAL = Weighting()
+
+
+def draw_signals(
+    key: jax.Array,
+    gadolinium: jax.Array,
+    departure: jax.Array,
+    weighting: Weighting = USUAL,
+) -> jax.Array:
     """Draws a patient's and a protocol's numbers and returns the signal of each pure tissue.
 
     T1-weighted images use a partial inversion preparation (between spin echo and MPRAGE),
@@ -56,6 +86,7 @@ def draw_signals(key: jax.Array, gadolinium: jax.Array, departure: jax.Array) ->
         gadolinium: [] float32, concentration in enhancing tumour, mM.
         departure: [] float32, standard deviation of the log by which each tissue's signal departs
             from the equation's; T1 before and after contrast depart alike.
+        weighting: How tissue and protocol differ from the usual.
 
     Returns:
         [tissues 4] float32, columns in the order t1n, t1c, t2w, t2f.
@@ -63,6 +94,10 @@ def draw_signals(key: jax.Array, gadolinium: jax.Array, departure: jax.Array) ->
     k_tissue, k_protocol, k_departure = jax.random.split(key, 3)
     spread = jnp.asarray(SPREAD) * jax.random.normal(k_tissue, (len(TISSUES), 3)).clip(-2.5, 2.5)
     density, t1, t2 = jnp.moveaxis(jnp.asarray(RELAXATION) * jnp.exp(spread), 1, 0)
+    white, grey, oedema, fluid = map(TISSUES.index, ("white", "grey", "oedema", "fluid"))
+    core = jnp.array([tissue in _CORE for tissue in TISSUES])
+    wetter = jnp.exp(weighting.core * core).at[oedema].set(jnp.exp(weighting.oedema))
+    t1, t2 = t1 * wetter**_WATER_T1, t2 * wetter
     draw = jax.random.uniform(k_protocol, (9,))
 
     def between(index: int, low: float, high: float) -> jax.Array:
@@ -81,12 +116,17 @@ def draw_signals(key: jax.Array, gadolinium: jax.Array, departure: jax.Array) ->
         * (1.0 - jnp.exp(-between(4, 3500.0, 6500.0) / t1))
         * jnp.exp(-between(5, 80.0, 115.0) / t2)
     )
+    t2w = t2w.at[grey].multiply((t2w[white] / t2w[grey]) ** weighting.likeness)
     repetition, echo = between(6, 8000.0, 11000.0), between(7, 95.0, 140.0)
-    fluid_t1 = t1[TISSUES.index("fluid")]
+    fluid_t1 = t1[fluid]
     # The inversion time that nulls fluid for this repetition time.
     inversion = -fluid_t1 * jnp.log(0.5 * (1.0 + jnp.exp(-repetition / fluid_t1))) * 0.95
     saturation = 1.0 - 2.0 * jnp.exp(-inversion / t1) + jnp.exp(-repetition / t1)
     t2f = density * jnp.abs(saturation) * jnp.exp(-echo / t2)
+    t2f = t2f.at[fluid].multiply(1.0 - weighting.suppression)
     signals = jnp.stack([t1n, t1c, t2w, t2f], axis=-1)
+    usual = signals[oedema, :2]
+    like = (signals[white, :2] + signals[grey, :2]) / 2
+    signals = signals.at[oedema, :2].set(usual + weighting.hidden * (like - usual))
     factors = jax.random.normal(k_departure, signals.shape).clip(-2, 2)
     return signals * jnp.exp(departure * factors.at[:, 1].set(factors[:, 0]))

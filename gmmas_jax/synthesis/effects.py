@@ -67,6 +67,19 @@ class Effects(NamedTuple):
             Standard deviation in mm of the blur whose level is the outline.
         resection: A cavity where the core was taken out: label 4, for which a network needs five
             classes. Its size at most, in radii.
+        superficial: Tumours that begin near the cortex, whatever their type. How far its own prior
+            gives way to that of oligodendroglioma, at most.
+        even_spread: Oedema that spreads through grey matter as through white. How evenly at most.
+        fading: Oedema that fades away, and is outlined where a third of it is left. Softness of its
+            border at most, in radii.
+        effacement: Sulci that the tumour presses shut. Share of their fluid lost at most.
+        texture: Tumour tissue that is uneven on a larger scale, in each sequence otherwise.
+            Standard deviation of the log at most.
+        free_water: Oedema of longer T2, and T1. Log of the factor on T2 at most.
+        wet_core: Core and enhancing tissue of longer T2, and T1. Log of the factor on T2 at most.
+        hidden_on_t1: Oedema that is hardly seen on T1. How like healthy tissue at most.
+        protocol: T2-weighting that tells grey from white matter less, and FLAIR that suppresses
+            fluid more. How much of either difference is lost, at most.
     """
 
     thick_slices: Effect = Effect(0.5, 6.0)
@@ -76,7 +89,7 @@ class Effects(NamedTuple):
     bias: Effect = Effect(1.0, 0.12)
     noise: Effect = Effect(1.0, 0.06)
     gamma: Effect = Effect(1.0, 0.18)
-    contrast: Effect = Effect(0.4, 0.12)
+    contrast: Effect = Effect(0.6, 0.2)
     regional: Effect = Effect(0.6, 0.06)
     surface: Effect = Effect(0.4, 0.35)
     atrophy: Effect = Effect(0.4, 0.4)
@@ -86,7 +99,7 @@ class Effects(NamedTuple):
     choroid_plexus: Effect = Effect(0.7, 0.8)
     mask: Effect = Effect(0.5, 1.5)
     midline_shift: Effect = Effect(0.3, 1.6)
-    faint: Effect = Effect(0.3, 0.3)
+    faint: Effect = Effect(0.4, 0.3)
     thin_ring: Effect = Effect(0.3, 1.2)
     solid_enhancement: Effect = Effect(0.15, 1.0)
     specks: Effect = Effect(0.2, 0.15)
@@ -98,6 +111,15 @@ class Effects(NamedTuple):
     uneven_uptake: Effect = Effect(0.6, 0.8)
     generous_outline: Effect = Effect(1.0, 1.6)
     resection: Effect = Effect(0.0, 1.1)
+    superficial: Effect = Effect(0.3, 0.8)
+    even_spread: Effect = Effect(0.3, 0.5)
+    fading: Effect = Effect(0.8, 0.2)
+    effacement: Effect = Effect(0.4, 0.6)
+    texture: Effect = Effect(0.8, 0.35)
+    free_water: Effect = Effect(0.8, 0.8)
+    wet_core: Effect = Effect(0.8, 1.0)
+    hidden_on_t1: Effect = Effect(0.5, 0.8)
+    protocol: Effect = Effect(0.8, 0.9)
 
     def without(self, *names: str) -> "Effects":
         """Returns the effects with some switched off.
@@ -147,7 +169,9 @@ PLAIN = (
         *("hyperintensities",),
         *("sinuses", "choroid_plexus", "mask", "midline_shift", "faint", "thin_ring"),
         *("solid_enhancement", "specks", "haemorrhage", "cyst", "multifocal", "butterfly"),
-        *("infiltration", "uneven_uptake", "generous_outline", "resection"),
+        *("infiltration", "uneven_uptake", "generous_outline", "resection", "superficial"),
+        *("even_spread", "fading", "effacement", "texture", "free_water", "wet_core"),
+        *("hidden_on_t1", "protocol"),
     )
     ._replace(
         thick_slices=Effect(0.3, 6.0),

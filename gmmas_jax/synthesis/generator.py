@@ -9,14 +9,15 @@ import jax.numpy as jnp
 from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.synthesis.acquisition import acquire
 from gmmas_jax.synthesis.anatomy import CHANNELS, Anatomy, sample_anatomy
-from gmmas_jax.synthesis.contrast import TISSUES, draw_signals
+from gmmas_jax.synthesis.contrast import TISSUES, Weighting, draw_signals
 from gmmas_jax.synthesis.effects import PLAIN, Effects
-from gmmas_jax.synthesis.fields import noise
+from gmmas_jax.synthesis.fields import noise, octave_noise
 from gmmas_jax.synthesis.frame import Frame, frame_at, whole_frame
 from gmmas_jax.synthesis.genotype import Genotype, draw_genotype
 from gmmas_jax.synthesis.tumour import (
     Habit,
     Tumour,
+    around_prior,
     displace,
     draw_centre,
     draw_habit,
@@ -30,6 +31,12 @@ _FOLLOW = 12
 
 LEAST_SEEN = 0.09
 """Concentration of contrast agent, in mmol/l, that brings enhancing tumour to white matter."""
+
+_EFFACED = 1.6
+"""How far from a tumour's centre sulci are pressed shut, in its radii."""
+
+_TEXTURED = (0.2, 0.2, 1.0, 1.0)
+"""How uneven tumours are in each of `SEQUENCES`, as a share of the most uneven: T1 varies less."""
 
 
 class Patient(TypedDict):
@@ -104,7 +111,8 @@ def draw_traits(
     # The centre is drawn in the atlas and followed to where the deformation puts it.
     side = jnp.where(jax.random.bernoulli(k_mirror), -1.0, 1.0)
     mirror = jnp.ones(3).at[0].set(side)
-    place = mirror * draw_centre(k_centre, anatomy.priors[genotype.histology])
+    prior = around_prior(anatomy.priors, genotype.histology, habit.superficial)
+    place = mirror * draw_centre(k_centre, prior)
 
     def closer(_: int, centre: jax.Array) -> jax.Array:
         # The same field each time, as in every frame that the patient is shown in.
@@ -133,6 +141,7 @@ def show(
     parts = with_lesions(keys["lesions"], parts, part["wetness"], frame, effects)
     radial = radial_field(keys["radial"], traits.centre, genotype, habit, frame)
     radial = radial + jnp.where(traits.healthy, 1e3, 0.0)
+    parts = effaced(parts, radial, part["ventricles"], habit.effacement)
     tumour = grow_tumour(
         keys["grow"],
         radial,
@@ -146,6 +155,9 @@ def show(
         fluid=parts[2] + parts[3],
     )
     image = render(keys["signal"], keys["texture"], tumour, traits, parts, frame, effects)
+    if not effects.texture.known_off:
+        k_uneven = jax.random.fold_in(jax.random.clone(traits.keys["texture"]), 2)
+        image = image * tumour_factors(k_uneven, tumour, frame, effects)
     if not (effects.regional.known_off and effects.surface.known_off):
         taken = sum(tumour[1:], tumour[0])
         k_place = jax.random.fold_in(jax.random.clone(traits.keys["texture"]), 1)
@@ -154,7 +166,7 @@ def show(
         acquire(k, image[..., i], inside, frame, effects)
         for i, k in enumerate(jax.random.split(keys["scan"], image.shape[-1]))
     ]
-    return jnp.stack(scans, axis=-1), tumour.label(frame, habit.outline_mm)
+    return jnp.stack(scans, axis=-1), tumour.label(frame, habit.outline_mm, habit.margin)
 
 
 def head_extent(
@@ -324,6 +336,29 @@ def with_lesions(
     return white * (1.0 - ill), grey, fluid, vessel, white * ill
 
 
+def effaced(
+    parts: tuple[jax.Array, ...],
+    radial: jax.Array,
+    ventricles: jax.Array,
+    strength: jax.Array,
+) -> tuple[jax.Array, ...]:
+    """Presses sulci around a tumour shut: their fluid gives way to grey matter.
+
+    Args:
+        parts: (white, grey, fluid, …) fractions, [d h w] float32 each.
+        radial: [d h w] float32 from `radial_field`.
+        ventricles: [d h w] float32, their share, which stays.
+        strength: [] float32, share of the fluid that is lost.
+
+    Returns:
+        The fractions, of the same sum.
+    """
+    white, grey, fluid, *rest = parts
+    near = jax.nn.sigmoid((_EFFACED - radial) / 0.2)
+    lost = strength * near * (1.0 - ventricles) * fluid
+    return white, grey + lost, fluid - lost, *rest
+
+
 def place_factors(
     key: jax.Array, taken: jax.Array, depth: jax.Array, frame: Frame, effects: Effects
 ) -> jax.Array:
@@ -350,6 +385,43 @@ def place_factors(
         field = spread * noise(k_field, frame, scale_mm=25.0) * (1.0 - taken)
         factors.append(jnp.exp(field + rise * (1.0 - depth) ** 2))
     return jnp.stack(factors, axis=-1)
+
+
+def tumour_factors(key: jax.Array, tumour: Tumour, frame: Frame, effects: Effects) -> jax.Array:
+    """Draws how signal differs from place to place of a tumour, in each sequence otherwise.
+
+    Returns:
+        [d h w 4] float32 factors.
+    """
+    taken = sum(tumour[1:], tumour[0])
+    factors = []
+    for own, share in zip(jax.random.split(key, len(SEQUENCES)), _TEXTURED, strict=True):
+        k_draw, k_field = jax.random.split(own)
+        happens, strength = jax.random.uniform(k_draw, (2,))
+        spread = effects.texture.magnitude * share * strength
+        spread = jnp.where(happens < effects.texture.probability, spread, 0.0)
+        factors.append(
+            jnp.exp(spread * taken * octave_noise(k_field, frame, scales_mm=(12.0, 6.0)))
+        )
+    return jnp.stack(factors, axis=-1)
+
+
+def draw_weighting(key: jax.Array, effects: Effects) -> Weighting:
+    """Draws how a patient's tissue and protocol differ from the usual."""
+    names = ("free_water", "wet_core", "hidden_on_t1", "protocol")
+    happens, *strengths = jax.random.uniform(key, (3, len(names)))
+
+    def strength(name: str, share: jax.Array) -> jax.Array:
+        effect, place = getattr(effects, name), names.index(name)
+        return jnp.where(happens[place] < effect.probability, effect.magnitude * share[place], 0.0)
+
+    return Weighting(
+        oedema=strength("free_water", strengths[0]),
+        core=strength("wet_core", strengths[0]),
+        hidden=strength("hidden_on_t1", strengths[0]),
+        likeness=strength("protocol", strengths[0]),
+        suppression=strength("protocol", strengths[1]),
+    )
 
 
 def render(
@@ -386,6 +458,7 @@ def render(
         # Less could not be seen, and nobody would draw it.
         jnp.maximum(traits.genotype.ranges["gadolinium"] * traits.habit.uptake, LEAST_SEEN),
         jnp.where(departs, departure, 0.0),
+        draw_weighting(jax.random.fold_in(jax.random.clone(k_signal), 1), effects),
     )
     # The same scale for a patch and for the whole: that of the healthy brain.
     signals = signals / (jnp.array([0.38, 0.50, 0.12]) @ signals[:3])

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gmmas_jax.synthesis.anatomy import PRIOR_MM
+from gmmas_jax.synthesis.anatomy import PRIOR_MM, PRIORS
 from gmmas_jax.synthesis.effects import Effects
 from gmmas_jax.synthesis.fields import blur_matrix, mix_along, noise, octave_noise
 from gmmas_jax.synthesis.frame import BOX_MM, Frame
@@ -15,6 +15,14 @@ LOBES = 3
 
 _OUTLINE = 0.3
 """Level of the blurred enhancement that a generous outline follows; 0.5 would be a plane edge."""
+
+_FADED = 1 / 3
+"""Fraction of oedema at which oedema that fades is outlined: so that FLAIR falls across the outline
+as it does on real cases (`benchmarks/appearance.py`)."""
+
+
+_EVEN_REACH = 0.8
+"""Reach of oedema that does not mind the tissue, as a share of its reach in white matter or so."""
 
 
 class Tumour(NamedTuple):
@@ -29,7 +37,12 @@ class Tumour(NamedTuple):
     blood: jax.Array
     cavity: jax.Array
 
-    def label(self, frame: Frame, outline_mm: jax.Array | float = 0.0) -> jax.Array:
+    def label(
+        self,
+        frame: Frame,
+        outline_mm: jax.Array | float = 0.0,
+        margin: jax.Array | float = 0.5,
+    ) -> jax.Array:
         """Returns the label map [d h w] int32: per voxel the class of the largest fraction.
 
         Classes are 0 background, 1 core that does not enhance (necrotic, solid, mucinous,
@@ -38,11 +51,13 @@ class Tumour(NamedTuple):
         Args:
             frame: Of the fractions.
             outline_mm: Of `Habit`.
+            margin: Of `Habit`; above it oedema is drawn where else most is healthy.
         """
         core = self.necrosis + self.solid + self.mucinous + self.calcium + self.blood
         rest = 1.0 - core - self.oedema - self.enhancing - self.cavity
         classes = jnp.stack([rest, core, self.oedema, self.enhancing, self.cavity])
         label = classes.argmax(0).astype(jnp.int32)
+        label = jnp.where((label == 0) & (self.oedema > margin), 2, label)
         near = self.enhancing
         for axis, size in enumerate(near.shape):
             blur = blur_matrix(size, outline_mm / frame.step[axis])
@@ -68,6 +83,11 @@ class Habit(NamedTuple):
         dimming: Share of the uptake that enhancement loses in places.
         outline_mm: Blur of the enhancement whose level is its outline; 0 for its true border.
         cavity: Size of the resection cavity in radii; 0 without.
+        superficial: How far the prior gives way to that of tumours of the cortex.
+        evenness: How evenly oedema spreads.
+        fading: Added to the softness of the oedema's border, in radii.
+        margin: Fraction of oedema from which it is labelled.
+        effacement: Share of the fluid around that is lost.
     """
 
     push: jax.Array
@@ -83,21 +103,30 @@ class Habit(NamedTuple):
     dimming: jax.Array
     outline_mm: jax.Array
     cavity: jax.Array
+    superficial: jax.Array
+    evenness: jax.Array
+    fading: jax.Array
+    margin: jax.Array
+    effacement: jax.Array
 
 
 def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
     """Draws which of the effects on a tumour a patient has, and how strongly."""
-    happens, strength = jax.random.uniform(key, (2, len(Habit._fields)))
     names = (
         *("midline_shift", "faint", "thin_ring", "solid_enhancement", "specks", "haemorrhage"),
         *("cyst", "multifocal", "butterfly", "infiltration", "uneven_uptake"),
         *("generous_outline", "resection"),
     )
+    # Drawn apart, so that the patients that were generated before there were these are the same.
+    later = ("superficial", "even_spread", "fading", "effacement")
+    k_later = jax.random.fold_in(jax.random.clone(key), 1)
     drawn = {}
-    for place, name in enumerate(names):
-        effect = getattr(effects, name)
-        chosen = happens[place] < effect.probability
-        drawn[name] = (chosen, effect.magnitude, strength[place])
+    for own, group in ((key, names), (k_later, later)):
+        happens, strength = jax.random.uniform(own, (2, len(group)))
+        for place, name in enumerate(group):
+            effect = getattr(effects, name)
+            chosen = happens[place] < effect.probability
+            drawn[name] = (chosen, effect.magnitude, strength[place])
 
     def between(name: str, low: float, usual: jax.Array | float) -> jax.Array:
         """From `low` to the magnitude where it was drawn, else the usual."""
@@ -121,7 +150,29 @@ def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
         dimming=between("uneven_uptake", 0.2, 0.0),
         outline_mm=between("generous_outline", 0.8, 0.0),
         cavity=cavity,
+        superficial=between("superficial", 0.2, 0.0),
+        evenness=between("even_spread", 0.1, 0.0),
+        fading=between("fading", 0.02, 0.0),
+        margin=jnp.where(drawn["fading"][0], _FADED, 0.5),
+        effacement=between("effacement", 0.1, 0.0),
     )
+
+
+def around_prior(priors: jax.Array, histology: jax.Array, superficial: jax.Array) -> jax.Array:
+    """Returns a type's prior for where tumours start, drawn toward the cortex.
+
+    Args:
+        priors: [3 d h w] float32, of each type of `anatomy.PRIORS`.
+        histology: [] int32.
+        superficial: [] float32 in 0..1; at 1 it is that of oligodendroglioma, a tumour of the
+            cortex. Between them it is the weighted geometric mean.
+
+    Returns:
+        [d h w] float32.
+    """
+    own, cortex = priors[histology], priors[PRIORS.index("oligodendroglioma")]
+    mixed = own.clip(1e-6) ** (1.0 - superficial) * cortex.clip(1e-6) ** superficial
+    return jnp.where(superficial > 0, mixed, own)
 
 
 def draw_centre(key: jax.Array, prior: jax.Array) -> jax.Array:
@@ -263,9 +314,11 @@ def grow_tumour(
     blood = bled * (necrosis + solid)
     necrosis, solid = necrosis * (1.0 - bled), solid * (1.0 - bled)
 
-    reach = ranges["oedema_reach"] / ranges["radius"] * (0.15 + 1.25 * tracts)
+    along = 0.15 + 1.25 * tracts
+    along = along + habit.evenness * (_EVEN_REACH - along)
+    reach = ranges["oedema_reach"] / ranges["radius"] * along
     reach = reach * (1.0 + 0.5 * draw(18.0).clip(-1.8, 1.8))
-    around = inside(1.0 + reach - radial, jnp.maximum(soft, 0.06))
+    around = inside(1.0 + reach - radial, jnp.maximum(soft, 0.06) + habit.fading)
     oedema = (brain * around * (1.0 - fluid) - core).clip(0.0) * (1.0 - core)
 
     level = habit.cavity - radial + 0.12 * draw(16.0).clip(-1.8, 1.8)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gmmas_jax.synthesis.contrast import TISSUES, draw_signals
+from gmmas_jax.synthesis.contrast import TISSUES, Weighting, draw_signals
 
 T1N, T1C, T2W, T2F = range(4)
 
@@ -55,3 +55,52 @@ def test_signals_are_positive_and_vary(signals):
     assert np.isfinite(signals).all()
     assert (signals > 0).all()
     assert (signals.std(0) > 0).all()
+
+
+def _drawn(**weighting):
+    key = jax.random.key(3)
+    return np.asarray(draw_signals(key, jnp.float32(0.4), jnp.float32(0), Weighting(**weighting)))
+
+
+def _changed(one, other):
+    """Returns the (tissue, column) pairs in which two tables of signals differ."""
+    return {(TISSUES[t], int(c)) for t, c in np.argwhere(~np.isclose(one, other, rtol=1e-5))}
+
+
+def test_a_protocol_that_tells_grey_from_white_less_does_so_on_t2w_alone():
+    usual, alike = _drawn(), _drawn(likeness=1.0)
+    assert _changed(usual, alike) == {("grey", T2W)}
+    white, grey = TISSUES.index("white"), TISSUES.index("grey")
+    assert alike[grey, T2W] == pytest.approx(usual[white, T2W])
+    half = _drawn(likeness=0.5)[grey, T2W]
+    assert half == pytest.approx(np.sqrt(usual[white, T2W] * usual[grey, T2W]))
+
+
+def test_suppression_takes_fluid_from_flair_alone():
+    usual, less = _drawn(), _drawn(suppression=0.75)
+    assert _changed(usual, less) == {("fluid", T2F)}
+    fluid = TISSUES.index("fluid")
+    assert less[fluid, T2F] == pytest.approx(usual[fluid, T2F] / 4)
+
+
+def test_hidden_oedema_has_the_t1_of_the_tissue_around():
+    usual, hidden = _drawn(), _drawn(hidden=1.0)
+    assert _changed(usual, hidden) == {("oedema", T1N), ("oedema", T1C)}
+    white, grey, oedema = map(TISSUES.index, ("white", "grey", "oedema"))
+    expected = (usual[white, :2] + usual[grey, :2]) / 2
+    np.testing.assert_allclose(hidden[oedema, :2], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("part", "tissues"),
+    [
+        ("oedema", {"oedema"}),
+        ("core", {"necrosis", "solid", "mucinous", "enhancing"}),
+    ],
+)
+def test_water_brightens_t2w_and_darkens_t1(part, tissues):
+    usual, wet = _drawn(), _drawn(**{part: 0.5})
+    assert {tissue for tissue, _ in _changed(usual, wet)} == tissues
+    places = [TISSUES.index(tissue) for tissue in tissues]
+    assert (wet[places, T2W] > usual[places, T2W]).all()
+    assert (wet[places, T1N] < usual[places, T1N]).all()

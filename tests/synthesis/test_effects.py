@@ -25,13 +25,21 @@ BRAIN = (
     "vessels",
     "sinuses",
     "choroid_plexus",
+    "protocol",
 )
 TUMOUR = (
     *("midline_shift", "faint", "thin_ring", "solid_enhancement", "specks", "haemorrhage"),
     *("cyst", "multifocal", "butterfly", "infiltration", "uneven_uptake", "resection"),
+    *("superficial", "even_spread", "fading", "effacement", "texture", "free_water", "wet_core"),
+    "hidden_on_t1",
 )
 MOVES_LABELS = (
     *("midline_shift", "thin_ring", "multifocal", "butterfly", "infiltration", "resection"),
+    *("superficial", "even_spread", "fading", "effacement"),
+)
+MOVES_NO_LABELS = (
+    *("contrast", "regional", "surface", "hyperintensities", "protocol", "uneven_uptake"),
+    *("texture", "free_water", "wet_core", "hidden_on_t1"),
 )
 OUTLINE = "generous_outline"
 KEYS = [jax.random.fold_in(jax.random.key(11), number) for number in range(8)]
@@ -71,9 +79,10 @@ def test_alone_at_probability_1_it_changes_the_image(draw, tidy, tidy_near, name
         frame, tidy = NEAR, tidy_near
     with_it = [draw(key, effects=_alone(name), frame=frame) for key in KEYS]
     share = np.mean(_changed(with_it, tidy, "image"))
-    # Some need a ring, or a tumour that has none; all else is seen in every patient.
-    assert share >= (0.25 if name in TUMOUR else 1.0)
-    if name in (*SCANNER, "contrast", "regional", "surface", "hyperintensities", "uneven_uptake"):
+    # Some need a ring, or a tumour that has none, or priors that are less alike than the coarse
+    # head's; all else is seen in every patient.
+    assert share >= {"superficial": 1 / len(KEYS)}.get(name, 0.25 if name in TUMOUR else 1.0)
+    if name in (*SCANNER, *MOVES_NO_LABELS):
         assert not any(_changed(with_it, tidy, "label"))
     if name in MOVES_LABELS:
         assert any(_changed(with_it, tidy, "label"))
@@ -87,7 +96,13 @@ def test_at_probability_0_it_changes_nothing(draw, tidy, name):
     assert not any(_changed(seen, tidy[:2], "label"))
 
 
-@pytest.mark.parametrize("name", ["faint", "specks", "haemorrhage", "cyst", "uneven_uptake"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("faint", "specks", "haemorrhage", "cyst", "uneven_uptake"),
+        *("texture", "free_water", "wet_core", "hidden_on_t1"),
+    ],
+)
 def test_what_befalls_the_core_stays_there(draw, tidy, name):
     """Where there was no tumour, the image is the same; `specks` alone adds enhancement."""
     for key, before in zip(KEYS, tidy, strict=True):
@@ -162,6 +177,25 @@ def test_a_resection_takes_the_core_out_and_leaves_fluid(draw, tidy):
             assert fluid_like[0] < rest[0]  # dark on t1n
             assert fluid_like[2] > rest[2]  # bright on t2w
     assert taken > 100
+
+
+def test_fading_oedema_is_outlined_further_out(draw, tidy):
+    """The outline lies where less is left, so it is larger than where half would be left."""
+    grown = 0
+    for key, before in zip(KEYS, tidy, strict=True):
+        after = draw(key, effects=_alone("fading"))
+        grown += (after["label"] > 0).sum() - (before["label"] > 0).sum()
+    assert grown > 0.02 * sum((patient["label"] > 0).sum() for patient in tidy)
+
+
+def test_texture_leaves_t1_more_even(draw, tidy):
+    spread = np.zeros(4)
+    for key, before in zip(KEYS, tidy, strict=True):
+        after = draw(key, effects=_alone("texture"))
+        core = before["label"] > 0
+        change = np.log(after["image"][core] / before["image"][core].clip(1))
+        spread += np.abs(change).mean(0)
+    assert spread[:2].max() < 0.5 * spread[2:].min()
 
 
 def test_plain_is_a_part_of_the_full():

@@ -131,3 +131,18 @@ def test_label_is_the_class_of_the_largest_fraction(core, oedema, enhancing, lab
     found = tumour.label(frame_at(jnp.zeros(3)))
     assert found.dtype == jnp.int32
     assert int(found[0, 0, 0]) == label
+
+
+@pytest.mark.parametrize(("oedema", "label"), [(0.30, 0), (0.36, 2), (0.49, 2)])
+def test_oedema_that_fades_is_labelled_from_its_margin_on(oedema, label):
+    parts = dict.fromkeys(Tumour._fields, jnp.zeros((1, 1, 1)))
+    tumour = Tumour(**parts | {"oedema": jnp.full((1, 1, 1), oedema)})
+    assert int(tumour.label(frame_at(jnp.zeros(3)), margin=1 / 3)[0, 0, 0]) == label
+    assert int(tumour.label(frame_at(jnp.zeros(3)))[0, 0, 0]) == 0
+
+
+def test_a_margin_does_not_take_from_the_core():
+    parts = dict.fromkeys(Tumour._fields, jnp.zeros((1, 1, 1)))
+    half = {"oedema": jnp.full((1, 1, 1), 0.4), "solid": jnp.full((1, 1, 1), 0.5)}
+    label = Tumour(**parts | half).label(frame_at(jnp.zeros(3)), margin=1 / 3)
+    assert int(label[0, 0, 0]) == 1
