@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
                     "norm": "group",
                     "group_size": 8,
                     "initializer": "he",
-                    "remat": "all",
+                    "remat": "none",
                     "upsample": "resize",
                 },
                 "encoder": {
@@ -74,8 +74,9 @@ def get_config(arg: str = "") -> ConfigDict:
             }
         )
     config.data.update(
-        spacing_mm=1.0, patch=(128, 128, 128), whole=(96, 96, 96), batch_size=4, foreground=0.8
+        spacing_mm=1.0, patch=(96, 96, 96), whole=(64, 64, 64), batch_size=4, foreground=0.65
     )
+    config.synthesis.update(healthy=0.15, all_sequences=0.4)
     config.augment.update(flip=(0.0, 0.0, 0.0), intensity_scale=0.2, intensity_shift=0.2)
     config.objective.update(
         tasks=tuple(TASKS),
@@ -86,9 +87,9 @@ def get_config(arg: str = "") -> ConfigDict:
         tasks_see_tumour=True,
     )
     config.optimizer.update(
-        learning_rate=1e-3, schedule="cosine", warmup_steps=500, weight_decay=1e-3, clip_norm=5.0
+        learning_rate=1e-3, schedule="cosine", warmup_steps=100, weight_decay=1e-3, clip_norm=5.0
     )
-    config.train.update(steps=60_000, log_every=50, checkpoint_every=1_000, ema_decay=0.999)
+    config.train.update(steps=60_000, log_every=50, checkpoint_every=1_000, ema_decay=0.998)
     # A brain in few windows; the overlap is blended.
     config.inference.update(window=(128, 128, 128), overlap=0.25, min_island_ml=0.1)
     if is_debug(arg):

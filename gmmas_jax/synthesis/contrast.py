@@ -43,7 +43,9 @@ SPREAD = (
     (0.01, 0.12, 0.30),
 )  # fmt: skip
 _CORE = ("necrosis", "solid", "mucinous", "enhancing")
+_PROTEIN = ("necrosis", "solid", "enhancing")  # Mucinous tumour stays dark on FLAIR.
 _WATER_T1 = 0.45  # T1 rises less than T2 does with free water: this power of T2's factor.
+_CORE_WATER_T1 = 0.2  # Of the core, whose water is bound: less still.
 RELAXIVITY = 4.5  # of gadolinium chelates, per mM per s
 VESSEL_GADOLINIUM = 1.0  # mM
 
@@ -53,7 +55,8 @@ class Weighting(NamedTuple):
 
     Attributes:
         oedema: Log of the factor on oedema's T2; T1 rises with it.
-        core: The same of what lies inside it, fluid and blood apart.
+        core: The same of what lies inside it, fluid and blood apart; T1 rises less.
+        protein: Log of the factor by which T1 is shorter in it, mucinous tissue apart.
         hidden: How like healthy tissue oedema is on T1.
         likeness: How like white matter's the T2-weighted signal of grey matter is.
         suppression: Share of fluid's signal lost on FLAIR.
@@ -61,6 +64,7 @@ class Weighting(NamedTuple):
 
     oedema: jax.Array | float = 0.0
     core: jax.Array | float = 0.0
+    protein: jax.Array | float = 0.0
     hidden: jax.Array | float = 0.0
     likeness: jax.Array | float = 0.0
     suppression: jax.Array | float = 0.0
@@ -95,9 +99,13 @@ def draw_signals(
     spread = jnp.asarray(SPREAD) * jax.random.normal(k_tissue, (len(TISSUES), 3)).clip(-2.5, 2.5)
     density, t1, t2 = jnp.moveaxis(jnp.asarray(RELAXATION) * jnp.exp(spread), 1, 0)
     white, grey, oedema, fluid = map(TISSUES.index, ("white", "grey", "oedema", "fluid"))
-    core = jnp.array([tissue in _CORE for tissue in TISSUES])
-    wetter = jnp.exp(weighting.core * core).at[oedema].set(jnp.exp(weighting.oedema))
-    t1, t2 = t1 * wetter**_WATER_T1, t2 * wetter
+    core, rich = (
+        jnp.array([tissue in names for tissue in TISSUES]) for names in (_CORE, _PROTEIN)
+    )
+    log_t2 = (weighting.core * core).at[oedema].set(weighting.oedema)
+    log_t1 = _CORE_WATER_T1 * weighting.core * core - weighting.protein * rich
+    log_t1 = log_t1.at[oedema].set(_WATER_T1 * weighting.oedema)
+    t1, t2 = t1 * jnp.exp(log_t1), t2 * jnp.exp(log_t2)
     draw = jax.random.uniform(k_protocol, (9,))
 
     def between(index: int, low: float, high: float) -> jax.Array:

@@ -77,9 +77,12 @@ class Effects(NamedTuple):
             Standard deviation of the log at most.
         free_water: Oedema of longer T2, and T1. Log of the factor on T2 at most.
         wet_core: Core and enhancing tissue of longer T2, and T1. Log of the factor on T2 at most.
+        protein: Core and enhancing tissue of shorter T1, which FLAIR then suppresses less. Log of
+            the factor on T1 at most.
         hidden_on_t1: Oedema that is hardly seen on T1. How like healthy tissue at most.
         protocol: T2-weighting that tells grey from white matter less, and FLAIR that suppresses
             fluid more. How much of either difference is lost, at most.
+        head_shape: Heads less like the average one. Factor on the bends at most.
     """
 
     thick_slices: Effect = Effect(0.5, 6.0)
@@ -117,9 +120,11 @@ class Effects(NamedTuple):
     effacement: Effect = Effect(0.4, 0.6)
     texture: Effect = Effect(0.8, 0.35)
     free_water: Effect = Effect(0.8, 0.8)
-    wet_core: Effect = Effect(0.8, 1.0)
+    wet_core: Effect = Effect(0.8, 1.1)
+    protein: Effect = Effect(0.7, 0.35)
     hidden_on_t1: Effect = Effect(0.5, 0.8)
     protocol: Effect = Effect(0.8, 0.9)
+    head_shape: Effect = Effect(0.7, 2.0)
 
     def without(self, *names: str) -> "Effects":
         """Returns the effects with some switched off.
@@ -171,7 +176,7 @@ PLAIN = (
         *("solid_enhancement", "specks", "haemorrhage", "cyst", "multifocal", "butterfly"),
         *("infiltration", "uneven_uptake", "generous_outline", "resection", "superficial"),
         *("even_spread", "fading", "effacement", "texture", "free_water", "wet_core"),
-        *("hidden_on_t1", "protocol"),
+        *("protein", "hidden_on_t1", "protocol", "head_shape"),
     )
     ._replace(
         thick_slices=Effect(0.3, 6.0),

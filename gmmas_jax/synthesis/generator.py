@@ -117,7 +117,7 @@ def draw_traits(
     def closer(_: int, centre: jax.Array) -> jax.Array:
         # The same field each time, as in every frame that the patient is shown in.
         head = jax.random.clone(keys["deform"])
-        return centre + place - deform(head, frame_at(centre)).reshape(3)
+        return centre + place - deform(head, frame_at(centre), habit.bend).reshape(3)
 
     # A loop, not its rounds one after the other: they would be most of the program.
     centre = jax.lax.fori_loop(0, _FOLLOW, closer, place)
@@ -200,19 +200,20 @@ def _in_atlas(traits: Traits, anatomy: Anatomy, frame: Frame) -> jax.Array:
     mirror = traits.mirror.reshape(3, 1, 1, 1)
     points = frame.points()
     push = displace(points, traits.centre, traits.genotype, traits.habit.push) - points
-    places = deform(jax.random.clone(traits.keys["deform"]), frame)
+    places = deform(jax.random.clone(traits.keys["deform"]), frame, traits.habit.bend)
     # The skull does not give way: nothing is pushed at the border.
     room = sample_anatomy(anatomy, mirror * places, ("depth",))[..., 0]
     # The head's own deformation is smooth: it moves a place and where it was pushed from alike.
     return mirror * (places + jnp.where(traits.healthy, 0.0, room) * push)
 
 
-def deform(key: jax.Array, frame: Frame) -> jax.Array:
+def deform(key: jax.Array, frame: Frame, bend: jax.Array | float = 1.0) -> jax.Array:
     """Draws a head: affine and smooth elastic deformation of the atlas.
 
     Args:
         key: Typed PRNG key.
         frame: Where it is wanted.
+        bend: [] float32, a factor on the elastic part.
 
     Returns:
         [3 d h w] float32: the places in the atlas, RAS in mm, that the voxels show.
@@ -227,7 +228,7 @@ def deform(key: jax.Array, frame: Frame) -> jax.Array:
     points = jnp.einsum("ij,jdhw->idhw", matrix, frame.points() - middle) + middle + shift
     for k, scale_mm, size_mm in ((k_coarse, 40.0, 3.0), (k_fine, 16.0, 1.2)):
         push = [noise(own, frame, scale_mm=scale_mm) for own in jax.random.split(k, 3)]
-        points = points + size_mm * jnp.stack(push).clip(-2.0, 2.0)
+        points = points + bend * size_mm * jnp.stack(push).clip(-2.0, 2.0)
     return points
 
 
@@ -408,7 +409,7 @@ def tumour_factors(key: jax.Array, tumour: Tumour, frame: Frame, effects: Effect
 
 def draw_weighting(key: jax.Array, effects: Effects) -> Weighting:
     """Draws how a patient's tissue and protocol differ from the usual."""
-    names = ("free_water", "wet_core", "hidden_on_t1", "protocol")
+    names = ("free_water", "wet_core", "hidden_on_t1", "protocol", "protein")
     happens, *strengths = jax.random.uniform(key, (3, len(names)))
 
     def strength(name: str, share: jax.Array) -> jax.Array:
@@ -418,6 +419,7 @@ def draw_weighting(key: jax.Array, effects: Effects) -> Weighting:
     return Weighting(
         oedema=strength("free_water", strengths[0]),
         core=strength("wet_core", strengths[0]),
+        protein=strength("protein", strengths[0]),
         hidden=strength("hidden_on_t1", strengths[0]),
         likeness=strength("protocol", strengths[0]),
         suppression=strength("protocol", strengths[1]),

@@ -88,6 +88,7 @@ class Habit(NamedTuple):
         fading: Added to the softness of the oedema's border, in radii.
         margin: Fraction of oedema from which it is labelled.
         effacement: Share of the fluid around that is lost.
+        bend: Factor on how the head is bent.
     """
 
     push: jax.Array
@@ -108,6 +109,7 @@ class Habit(NamedTuple):
     fading: jax.Array
     margin: jax.Array
     effacement: jax.Array
+    bend: jax.Array
 
 
 def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
@@ -118,7 +120,7 @@ def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
         *("generous_outline", "resection"),
     )
     # Drawn apart, so that the patients that were generated before there were these are the same.
-    later = ("superficial", "even_spread", "fading", "effacement")
+    later = ("superficial", "even_spread", "fading", "effacement", "head_shape")
     k_later = jax.random.fold_in(jax.random.clone(key), 1)
     drawn = {}
     for own, group in ((key, names), (k_later, later)):
@@ -155,6 +157,7 @@ def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
         fading=between("fading", 0.02, 0.0),
         margin=jnp.where(drawn["fading"][0], _FADED, 0.5),
         effacement=between("effacement", 0.1, 0.0),
+        bend=between("head_shape", 1.0, 1.0),
     )
 
 

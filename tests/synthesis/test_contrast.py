@@ -104,3 +104,18 @@ def test_water_brightens_t2w_and_darkens_t1(part, tissues):
     places = [TISSUES.index(tissue) for tissue in tissues]
     assert (wet[places, T2W] > usual[places, T2W]).all()
     assert (wet[places, T1N] < usual[places, T1N]).all()
+
+
+def test_protein_brightens_the_core_on_t1_and_flair_but_not_what_is_mucinous():
+    usual, rich = _drawn(), _drawn(protein=0.35)
+    tissues = {"necrosis", "solid", "enhancing"}
+    assert {tissue for tissue, _ in _changed(usual, rich)} == tissues
+    places = [TISSUES.index(tissue) for tissue in tissues]
+    assert (rich[places][:, (T1N, T2F)] > 1.02 * usual[places][:, (T1N, T2F)]).all()
+
+
+def test_the_core_s_water_raises_t1_less_than_that_of_oedema():
+    usual, wet = _drawn(), _drawn(core=0.5, oedema=0.5)
+    lost = 1 - wet[:, T1N] / usual[:, T1N]
+    for tissue in ("necrosis", "solid", "mucinous", "enhancing"):
+        assert 0 < lost[TISSUES.index(tissue)] < lost[TISSUES.index("oedema")]

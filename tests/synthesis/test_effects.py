@@ -26,20 +26,21 @@ BRAIN = (
     "sinuses",
     "choroid_plexus",
     "protocol",
+    "head_shape",
 )
 TUMOUR = (
     *("midline_shift", "faint", "thin_ring", "solid_enhancement", "specks", "haemorrhage"),
     *("cyst", "multifocal", "butterfly", "infiltration", "uneven_uptake", "resection"),
     *("superficial", "even_spread", "fading", "effacement", "texture", "free_water", "wet_core"),
-    "hidden_on_t1",
+    *("protein", "hidden_on_t1"),
 )
 MOVES_LABELS = (
     *("midline_shift", "thin_ring", "multifocal", "butterfly", "infiltration", "resection"),
-    *("superficial", "even_spread", "fading", "effacement"),
+    *("superficial", "even_spread", "fading", "effacement", "head_shape"),
 )
 MOVES_NO_LABELS = (
     *("contrast", "regional", "surface", "hyperintensities", "protocol", "uneven_uptake"),
-    *("texture", "free_water", "wet_core", "hidden_on_t1"),
+    *("texture", "free_water", "wet_core", "protein", "hidden_on_t1"),
 )
 OUTLINE = "generous_outline"
 KEYS = [jax.random.fold_in(jax.random.key(11), number) for number in range(8)]
@@ -100,7 +101,7 @@ def test_at_probability_0_it_changes_nothing(draw, tidy, name):
     "name",
     [
         *("faint", "specks", "haemorrhage", "cyst", "uneven_uptake"),
-        *("texture", "free_water", "wet_core", "hidden_on_t1"),
+        *("texture", "free_water", "wet_core", "protein", "hidden_on_t1"),
     ],
 )
 def test_what_befalls_the_core_stays_there(draw, tidy, name):

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from gmmas_jax.cases.tasks import TASKS
 from gmmas_jax.synthesis import generator
-from gmmas_jax.synthesis.effects import PLAIN, Effects
+from gmmas_jax.synthesis.effects import PLAIN, Effect, Effects
 from gmmas_jax.synthesis.frame import Frame, frame_at, whole_frame
 from gmmas_jax.synthesis.generator import deform, draw_traits, generate, head_extent
 from gmmas_jax.synthesis.genotype import HISTOLOGIES
@@ -143,15 +143,18 @@ def test_tasks_agree_with_each_other(patients):
         assert {int(patient["tasks"][task]) for patient in patients} == {0, 1}
 
 
-def test_the_centre_is_followed_to_where_the_deformation_puts_it(anatomy, monkeypatch):
+@pytest.mark.parametrize("bent", [False, True])
+def test_the_centre_is_followed_to_where_the_deformation_puts_it(anatomy, monkeypatch, bent):
+    effects = PLAIN._replace(head_shape=Effect(1.0, 2.0)) if bent else PLAIN
     place = jnp.array([38.0, -52.0, 44.0])
     monkeypatch.setattr(generator, "draw_centre", lambda *_: place)
 
     @jax.jit
     def follow(keys):
         def one(key):
-            traits = draw_traits(key, anatomy, PLAIN)
-            shown = deform(traits.keys["deform"], frame_at(traits.centre)).reshape(3)
+            traits = draw_traits(key, anatomy, effects)
+            head, bend = traits.keys["deform"], traits.habit.bend
+            shown = deform(head, frame_at(traits.centre), bend).reshape(3)
             return traits.centre, traits.mirror, traits.mirror * shown - place
 
         return jax.lax.map(one, keys)
@@ -163,6 +166,18 @@ def test_the_centre_is_followed_to_where_the_deformation_puts_it(anatomy, monkey
     # It is far from where it was drawn: something was followed.
     assert np.abs(centre - mirror * place).max() > 5
     assert (np.sign(centre[:, 0]) == mirror[:, 0]).all()
+
+
+def test_bending_scales_the_elastic_part_of_a_head_alone():
+    key, frame = jax.random.key(2), whole_frame(16.0)
+    straight, usual, twice = (
+        np.asarray(deform(jax.random.clone(key), frame, bend)) for bend in (0.0, 1.0, 2.0)
+    )
+    np.testing.assert_allclose(twice - straight, 2 * (usual - straight), atol=1e-3)
+    assert np.abs(usual - straight).max() > 2.0
+    # What is left is affine: its second differences vanish.
+    for axis in (1, 2, 3):
+        np.testing.assert_allclose(np.diff(straight, n=2, axis=axis), 0, atol=1e-3)
 
 
 def test_head_extent_is_the_box_of_the_brain(anatomy):
