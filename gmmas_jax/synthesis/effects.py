@@ -124,7 +124,7 @@ class Effects(NamedTuple):
     protein: Effect = Effect(0.7, 0.35)
     hidden_on_t1: Effect = Effect(0.5, 0.8)
     protocol: Effect = Effect(0.8, 0.9)
-    head_shape: Effect = Effect(0.7, 2.0)
+    head_shape: Effect = Effect(0.7, 1.5)
 
     def without(self, *names: str) -> "Effects":
         """Returns the effects with some switched off.

@@ -25,7 +25,7 @@ from gmmas_jax.synthesis.tumour import (
     radial_field,
 )
 
-_FOLLOW = 12
+_FOLLOW = 24
 """Rounds of the fixed point that inverts a deformation at a point: it is smooth and small."""
 
 
@@ -223,6 +223,8 @@ def deform(key: jax.Array, frame: Frame, bend: jax.Array | float = 1.0) -> jax.A
     angles = (jax.random.normal(k_angle, (3,)) * jnp.deg2rad(6.0)).clip(-0.25, 0.25)
     # MNI152 is larger than most heads, by a quarter in volume.
     sizes = jnp.exp(0.10 + 0.05 * jax.random.normal(k_scale, (3,)).clip(-1.0, 2.0))
+    # The box must hold what bends outwards.
+    sizes = sizes * (1.0 + 0.05 * (bend - 1.0))
     matrix = rotation(angles) * sizes + 0.03 * jax.random.normal(k_shear, (3, 3)).clip(-1.5, 1.5)
     shift = 2.0 * jax.random.normal(k_shift, (3, 1, 1, 1)).clip(-1.5, 1.5)
     points = jnp.einsum("ij,jdhw->idhw", matrix, frame.points() - middle) + middle + shift
