@@ -80,7 +80,7 @@ def get_config(arg: str = "") -> ConfigDict:
             }
         )
     config.data.update(
-        spacing_mm=1.0, patch=(80, 80, 80), whole=(64, 64, 64), batch_size=4, foreground=0.65
+        spacing_mm=1.0, patch=(80, 80, 80), whole=(64, 64, 64), batch_size=1, foreground=0.65
     )
     config.synthesis.update(healthy=0.15, all_sequences=0.4)
     config.augment.update(flip=(0.0, 0.0, 0.0), intensity_scale=0.2, intensity_shift=0.2)
@@ -93,9 +93,9 @@ def get_config(arg: str = "") -> ConfigDict:
         tasks_see_tumour=True,
     )
     config.optimizer.update(
-        learning_rate=2e-3, schedule="cosine", warmup_steps=200, weight_decay=1e-3, clip_norm=5.0
+        learning_rate=2e-3, schedule="cosine", warmup_steps=100, weight_decay=1e-3, clip_norm=5.0
     )
-    config.train.update(steps=2_000, log_every=20, checkpoint_every=200, ema_decay=0.998)
+    config.train.update(steps=2_000, log_every=20, checkpoint_every=200, ema_decay=0.995)
     config.inference.update(window=(96, 96, 96), overlap=0.25, min_certain_ml=3.0)
     if is_debug(arg):
         _shrink(config)

@@ -99,9 +99,7 @@ def draw_signals(
     spread = jnp.asarray(SPREAD) * jax.random.normal(k_tissue, (len(TISSUES), 3)).clip(-2.5, 2.5)
     density, t1, t2 = jnp.moveaxis(jnp.asarray(RELAXATION) * jnp.exp(spread), 1, 0)
     white, grey, oedema, fluid = map(TISSUES.index, ("white", "grey", "oedema", "fluid"))
-    core, rich = (
-        jnp.array([tissue in names for tissue in TISSUES]) for names in (_CORE, _PROTEIN)
-    )
+    core, rich = (jnp.array([tissue in names for tissue in TISSUES]) for names in (_CORE, _PROTEIN))
     log_t2 = (weighting.core * core).at[oedema].set(weighting.oedema)
     log_t1 = _CORE_WATER_T1 * weighting.core * core - weighting.protein * rich
     log_t1 = log_t1.at[oedema].set(_WATER_T1 * weighting.oedema)
