@@ -3,8 +3,8 @@
 Purpose: `gmmas predict` where there is an accelerator, or patience.
 Command: gmmas train --config configs/weights_base.py --generated --workdir runs/weights-base
 Hardware: one accelerator; 5.9 GiB of memory on the H200 it was run on.
-Time: 3 minutes there and 2 of compiling (55 patients a second, `benchmarks/results`). Result: the model card in
-`gmmas_jax/weights/base`.
+Time: 3 minutes there and 2 of compiling (55 patients a second, `benchmarks/results`). Result: the
+model card in `gmmas_jax/weights/base`.
 
 The shipped weights were stopped by the clock at 2,339 steps, with the cosine in the share of the
 time; `steps` is what a run by number takes in its place. They were computed in bfloat16 and are
