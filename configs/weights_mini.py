@@ -6,8 +6,8 @@ Hardware: two CPU cores, 6 GiB; the run may be stopped and goes on where it was.
 Time: an hour and a half on two cores that do nothing else. Result: the model card in
 `gmmas_jax/weights/mini`.
 
-The shipped weights are of an earlier generator, whose effects their `config.json` names; nine more
-and a larger share of incomplete exams have come since (`docs/explanation/synthetic-to-real.md`).
+The shipped weights are of an earlier generator, whose effects their `config.json` names; eleven
+more and a larger share of incomplete exams came since (`docs/explanation/synthetic-to-real.md`).
 `inference.min_certain_ml` was chosen by `benchmarks/postprocessing.py` for the weights of seed 0.
 """
 
