@@ -66,7 +66,7 @@ SEED = 7_000_000
 """Of the patients to validate on; training takes the config's."""
 
 BEYOND = 1.5
-LESS_IS_HARDER = ("faint", "thin_ring")
+LESS_IS_HARDER = ("faint", "thin_ring", "small_core")
 WHOLE = ("cyst", "solid_enhancement", "superficial", "hidden_on_t1", "protocol")
 """Shares that go up to all there is: nothing lies beyond, and they are always there instead."""
 
@@ -184,7 +184,7 @@ def measure(
     predictor = Predictor(Weights(base["params"], {}, trainer.config))
     tidy_real = dice(predictor, real)
     rows = []
-    for name in (*names, "all of them"):
+    for name in ("all of them", *names):
         every = name == "all of them"
         effects = Effects() if every else alone(name)
         hard = Effects() if every else beyond(name)

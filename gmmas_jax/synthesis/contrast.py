@@ -57,6 +57,7 @@ class Weighting(NamedTuple):
         oedema: Log of the factor on oedema's T2; T1 rises with it.
         core: The same of what lies inside it, fluid and blood apart; T1 rises less.
         protein: Log of the factor by which T1 is shorter in it, mucinous tissue apart.
+        resemblance: How like oedema's the signal of necrosis is; beyond 1 it differs the other way.
         hidden: How like healthy tissue oedema is on T1.
         likeness: How like white matter's the T2-weighted signal of grey matter is.
         suppression: Share of fluid's signal lost on FLAIR.
@@ -65,6 +66,7 @@ class Weighting(NamedTuple):
     oedema: jax.Array | float = 0.0
     core: jax.Array | float = 0.0
     protein: jax.Array | float = 0.0
+    resemblance: jax.Array | float = 0.0
     hidden: jax.Array | float = 0.0
     likeness: jax.Array | float = 0.0
     suppression: jax.Array | float = 0.0
@@ -98,7 +100,8 @@ def draw_signals(
     k_tissue, k_protocol, k_departure = jax.random.split(key, 3)
     spread = jnp.asarray(SPREAD) * jax.random.normal(k_tissue, (len(TISSUES), 3)).clip(-2.5, 2.5)
     density, t1, t2 = jnp.moveaxis(jnp.asarray(RELAXATION) * jnp.exp(spread), 1, 0)
-    white, grey, oedema, fluid = map(TISSUES.index, ("white", "grey", "oedema", "fluid"))
+    names = ("white", "grey", "oedema", "fluid", "necrosis")
+    white, grey, oedema, fluid, necrosis = map(TISSUES.index, names)
     core, rich = (jnp.array([tissue in names for tissue in TISSUES]) for names in (_CORE, _PROTEIN))
     log_t2 = (weighting.core * core).at[oedema].set(weighting.oedema)
     log_t1 = _CORE_WATER_T1 * weighting.core * core - weighting.protein * rich
@@ -134,5 +137,7 @@ def draw_signals(
     usual = signals[oedema, :2]
     like = (signals[white, :2] + signals[grey, :2]) / 2
     signals = signals.at[oedema, :2].set(usual + weighting.hidden * (like - usual))
+    alike = (signals[oedema] / signals[necrosis]) ** weighting.resemblance
+    signals = signals.at[necrosis].multiply(alike)
     factors = jax.random.normal(k_departure, signals.shape).clip(-2, 2)
     return signals * jnp.exp(departure * factors.at[:, 1].set(factors[:, 0]))

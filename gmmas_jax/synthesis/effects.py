@@ -42,6 +42,10 @@ class Effects(NamedTuple):
             differs from that of another, 25 mm on: deep grey matter, myelination, iron.
         surface: Per sequence. Log at most by which signal rises toward the surface of the brain, as
             near the elements of a phased-array coil.
+        falloff: Per sequence. Log at most by which signal is lost toward the vertex or the skull
+            base, as where a coil ends.
+        border: Per sequence. Standard deviation of the log by which signal is lost or gained in
+            patches of the brain's border: air nearby, remains of skull and dura.
         atrophy: Share of grey matter lost to fluid at most; the ventricles widen with it, by about
             12 mm at 0.4.
         hyperintensities: Lesions of white matter that are no tumour. Share of the white matter
@@ -53,6 +57,8 @@ class Effects(NamedTuple):
         midline_shift: Tissue pushed away by the tumour beyond its own mass effect. Factor at most.
         faint: Tumours that enhance faintly. Concentration of contrast agent at the least, as a
             share of the usual.
+        small_core: Enhancing rings small for the oedema around, which reaches the further. Their
+            radius at the least, as a share of the usual.
         thin_ring: Rings of enhancement thinner than usual. Thickness in mm at the least.
         solid_enhancement: Cores that enhance throughout. How much of them, at most.
         specks: Scattered small enhancement in a core that else has none. Their share at most.
@@ -79,6 +85,8 @@ class Effects(NamedTuple):
         wet_core: Core and enhancing tissue of longer T2, and T1. Log of the factor on T2 at most.
         protein: Core and enhancing tissue of shorter T1, which FLAIR then suppresses less. Log of
             the factor on T1 at most.
+        like_oedema: Cores of rings that look like the oedema outside, so that the ring alone tells
+            them apart. How like at most; beyond 1 they differ the other way.
         hidden_on_t1: Oedema that is hardly seen on T1. How like healthy tissue at most.
         protocol: T2-weighting that tells grey from white matter less, and FLAIR that suppresses
             fluid more. How much of either difference is lost, at most.
@@ -95,6 +103,8 @@ class Effects(NamedTuple):
     contrast: Effect = Effect(0.6, 0.2)
     regional: Effect = Effect(0.6, 0.06)
     surface: Effect = Effect(0.4, 0.35)
+    falloff: Effect = Effect(0.3, 1.4)
+    border: Effect = Effect(0.4, 0.7)
     atrophy: Effect = Effect(0.4, 0.4)
     hyperintensities: Effect = Effect(0.35, 0.5)
     vessels: Effect = Effect(1.0, 0.10)
@@ -102,7 +112,8 @@ class Effects(NamedTuple):
     choroid_plexus: Effect = Effect(0.7, 0.8)
     mask: Effect = Effect(0.5, 1.5)
     midline_shift: Effect = Effect(0.3, 1.6)
-    faint: Effect = Effect(0.4, 0.3)
+    faint: Effect = Effect(0.5, 0.2)
+    small_core: Effect = Effect(0.25, 0.4)
     thin_ring: Effect = Effect(0.3, 1.2)
     solid_enhancement: Effect = Effect(0.15, 1.0)
     specks: Effect = Effect(0.2, 0.15)
@@ -119,9 +130,10 @@ class Effects(NamedTuple):
     fading: Effect = Effect(0.8, 0.2)
     effacement: Effect = Effect(0.4, 0.6)
     texture: Effect = Effect(0.8, 0.35)
-    free_water: Effect = Effect(0.8, 0.8)
+    free_water: Effect = Effect(0.8, 1.1)
     wet_core: Effect = Effect(0.8, 1.1)
     protein: Effect = Effect(0.7, 0.35)
+    like_oedema: Effect = Effect(0.5, 1.4)
     hidden_on_t1: Effect = Effect(0.5, 0.8)
     protocol: Effect = Effect(0.8, 0.9)
     head_shape: Effect = Effect(0.7, 1.5)
@@ -170,8 +182,8 @@ class Effects(NamedTuple):
 PLAIN = (
     Effects()
     .without(
-        *("blur", "misalignment", "ghosting", "contrast", "regional", "surface", "atrophy"),
-        *("hyperintensities",),
+        *("blur", "misalignment", "ghosting", "contrast", "regional", "surface", "falloff"),
+        *("border", "atrophy", "hyperintensities", "small_core", "like_oedema"),
         *("sinuses", "choroid_plexus", "mask", "midline_shift", "faint", "thin_ring"),
         *("solid_enhancement", "specks", "haemorrhage", "cyst", "multifocal", "butterfly"),
         *("infiltration", "uneven_uptake", "generous_outline", "resection", "superficial"),

@@ -6,14 +6,13 @@ from typing import NamedTuple, TypedDict
 import jax
 import jax.numpy as jnp
 
-from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.synthesis.acquisition import acquire
 from gmmas_jax.synthesis.anatomy import CHANNELS, Anatomy, sample_anatomy
 from gmmas_jax.synthesis.contrast import TISSUES, Weighting, draw_signals
 from gmmas_jax.synthesis.effects import PLAIN, Effects
-from gmmas_jax.synthesis.fields import noise, octave_noise
+from gmmas_jax.synthesis.fields import noise
 from gmmas_jax.synthesis.frame import Frame, frame_at, whole_frame
-from gmmas_jax.synthesis.genotype import Genotype, draw_genotype
+from gmmas_jax.synthesis.genotype import Genotype, draw_genotype, resized
 from gmmas_jax.synthesis.tumour import (
     Habit,
     Tumour,
@@ -24,6 +23,7 @@ from gmmas_jax.synthesis.tumour import (
     grow_tumour,
     radial_field,
 )
+from gmmas_jax.synthesis.unevenness import place_factors, tumour_factors
 
 _FOLLOW = 24
 """Rounds of the fixed point that inverts a deformation at a point: it is smooth and small."""
@@ -34,9 +34,6 @@ LEAST_SEEN = 0.09
 
 _EFFACED = 1.6
 """How far from a tumour's centre sulci are pressed shut, in its radii."""
-
-_TEXTURED = (0.2, 0.2, 1.0, 1.0)
-"""How uneven tumours are in each of `SEQUENCES`, as a share of the most uneven: T1 varies less."""
 
 
 class Patient(TypedDict):
@@ -108,6 +105,7 @@ def draw_traits(
     keys = dict(zip(names, rest, strict=True))
     genotype = draw_genotype(k_type)
     habit = draw_habit(k_habit, genotype, effects)
+    genotype = resized(genotype, habit.size)
     # The centre is drawn in the atlas and followed to where the deformation puts it.
     side = jnp.where(jax.random.bernoulli(k_mirror), -1.0, 1.0)
     mirror = jnp.ones(3).at[0].set(side)
@@ -155,13 +153,12 @@ def show(
         fluid=parts[2] + parts[3],
     )
     image = render(keys["signal"], keys["texture"], tumour, traits, parts, frame, effects)
-    if not effects.texture.known_off:
-        k_uneven = jax.random.fold_in(jax.random.clone(traits.keys["texture"]), 2)
-        image = image * tumour_factors(k_uneven, tumour, frame, effects)
-    if not (effects.regional.known_off and effects.surface.known_off):
-        taken = sum(tumour[1:], tumour[0])
-        k_place = jax.random.fold_in(jax.random.clone(traits.keys["texture"]), 1)
-        image = image * place_factors(k_place, taken, part["depth"], frame, effects)
+    taken = sum(tumour[1:], tumour[0])
+    k_place, k_uneven = (
+        jax.random.fold_in(jax.random.clone(traits.keys["texture"]), number) for number in (1, 2)
+    )
+    image = image * place_factors(k_place, taken, part["depth"], frame, effects)
+    image = image * tumour_factors(k_uneven, taken, frame, effects)
     scans = [
         acquire(k, image[..., i], inside, frame, effects)
         for i, k in enumerate(jax.random.split(keys["scan"], image.shape[-1]))
@@ -362,56 +359,9 @@ def effaced(
     return white, grey + lost, fluid - lost, *rest
 
 
-def place_factors(
-    key: jax.Array, taken: jax.Array, depth: jax.Array, frame: Frame, effects: Effects
-) -> jax.Array:
-    """Draws how signal differs from place to place of a brain, beyond the tissues' fractions.
-
-    Args:
-        key: Typed PRNG key.
-        taken: [d h w] float32, fraction of tumour, which `regional` leaves alone.
-        depth: [d h w] float32 in 0..1, from the surface on.
-        frame: Of the maps.
-        effects: `regional` and `surface`.
-
-    Returns:
-        [d h w 4] float32 factors.
-    """
-    factors = []
-    for own in jax.random.split(key, len(SEQUENCES)):
-        k_draw, k_field = jax.random.split(own)
-        draw = jax.random.uniform(k_draw, (4,))
-        spread = effects.regional.magnitude * draw[1]
-        spread = jnp.where(draw[0] < effects.regional.probability, spread, 0.0)
-        rise = effects.surface.magnitude * draw[3]
-        rise = jnp.where(draw[2] < effects.surface.probability, rise, 0.0)
-        field = spread * noise(k_field, frame, scale_mm=25.0) * (1.0 - taken)
-        factors.append(jnp.exp(field + rise * (1.0 - depth) ** 2))
-    return jnp.stack(factors, axis=-1)
-
-
-def tumour_factors(key: jax.Array, tumour: Tumour, frame: Frame, effects: Effects) -> jax.Array:
-    """Draws how signal differs from place to place of a tumour, in each sequence otherwise.
-
-    Returns:
-        [d h w 4] float32 factors.
-    """
-    taken = sum(tumour[1:], tumour[0])
-    factors = []
-    for own, share in zip(jax.random.split(key, len(SEQUENCES)), _TEXTURED, strict=True):
-        k_draw, k_field = jax.random.split(own)
-        happens, strength = jax.random.uniform(k_draw, (2,))
-        spread = effects.texture.magnitude * share * strength
-        spread = jnp.where(happens < effects.texture.probability, spread, 0.0)
-        factors.append(
-            jnp.exp(spread * taken * octave_noise(k_field, frame, scales_mm=(12.0, 6.0)))
-        )
-    return jnp.stack(factors, axis=-1)
-
-
 def draw_weighting(key: jax.Array, effects: Effects) -> Weighting:
     """Draws how a patient's tissue and protocol differ from the usual."""
-    names = ("free_water", "wet_core", "hidden_on_t1", "protocol", "protein")
+    names = ("free_water", "wet_core", "hidden_on_t1", "protocol", "protein", "like_oedema")
     happens, *strengths = jax.random.uniform(key, (3, len(names)))
 
     def strength(name: str, share: jax.Array) -> jax.Array:
@@ -422,6 +372,7 @@ def draw_weighting(key: jax.Array, effects: Effects) -> Weighting:
         oedema=strength("free_water", strengths[0]),
         core=strength("wet_core", strengths[0]),
         protein=strength("protein", strengths[0]),
+        resemblance=strength("like_oedema", strengths[0]),
         hidden=strength("hidden_on_t1", strengths[0]),
         likeness=strength("protocol", strengths[0]),
         suppression=strength("protocol", strengths[1]),

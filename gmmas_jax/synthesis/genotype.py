@@ -97,3 +97,16 @@ def draw_genotype(key: jax.Array) -> Genotype:
         for k, (name, chances) in zip(keys, CHANCES.items(), strict=True)
     }
     return Genotype(histology, grade.astype(jnp.int32), mgmt.astype(jnp.int32), ranges, features)
+
+
+def resized(genotype: Genotype, size: jax.Array) -> Genotype:
+    """Returns a genotype whose core has another radius and whose oedema makes up for it.
+
+    Args:
+        genotype: As drawn.
+        size: [] float32, factor on the radius; oedema reaches as much further as it is below 1.
+    """
+    ranges = dict(genotype.ranges)
+    ranges["radius"] = ranges["radius"] * size
+    ranges["oedema_reach"] = ranges["oedema_reach"] * (2.0 - size)
+    return genotype._replace(ranges=ranges)

@@ -72,6 +72,7 @@ class Habit(NamedTuple):
     Attributes:
         push: Factor on the mass effect.
         uptake: Factor on the concentration of contrast agent.
+        size: Factor on the radius of a ring that enhances; its oedema reaches the further.
         ring_mm: Thickness of the enhancing ring.
         fill: Share of a ring's core that enhances throughout.
         specks: Share of the core taken by scattered enhancement.
@@ -93,6 +94,7 @@ class Habit(NamedTuple):
 
     push: jax.Array
     uptake: jax.Array
+    size: jax.Array
     ring_mm: jax.Array
     fill: jax.Array
     specks: jax.Array
@@ -120,7 +122,7 @@ def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
         *("generous_outline", "resection"),
     )
     # Drawn apart, so that the patients that were generated before there were these are the same.
-    later = ("superficial", "even_spread", "fading", "effacement", "head_shape")
+    later = ("superficial", "even_spread", "fading", "effacement", "head_shape", "small_core")
     k_later = jax.random.fold_in(jax.random.clone(key), 1)
     drawn = {}
     for own, group in ((key, names), (k_later, later)):
@@ -135,12 +137,13 @@ def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
         chosen, magnitude, share = drawn[name]
         return jnp.where(chosen, low + (magnitude - low) * share, usual)
 
-    ring = genotype.ranges["ring"]
+    ring, rings = genotype.ranges["ring"], genotype.features["ring_enhancement"]
     cavity = between("resection", 0.5, 0.0)
     return Habit(
         # A core that was taken out no longer pushes.
         push=jnp.where(cavity > 0, 0.2, between("midline_shift", 1.0, 1.0)),
         uptake=between("faint", 0.6, 1.0),
+        size=jnp.where(rings, between("small_core", 0.8, 1.0), 1.0),
         ring_mm=between("thin_ring", 2.5, ring),
         fill=between("solid_enhancement", 0.3, 0.0),
         specks=between("specks", 0.02, 0.0),

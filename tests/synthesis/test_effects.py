@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from gmmas_jax.errors import UserError
 from gmmas_jax.synthesis.effects import PLAIN, Effect, Effects
@@ -20,6 +20,8 @@ BRAIN = (
     "contrast",
     "regional",
     "surface",
+    "falloff",
+    "border",
     "atrophy",
     "hyperintensities",
     "vessels",
@@ -32,15 +34,17 @@ TUMOUR = (
     *("midline_shift", "faint", "thin_ring", "solid_enhancement", "specks", "haemorrhage"),
     *("cyst", "multifocal", "butterfly", "infiltration", "uneven_uptake", "resection"),
     *("superficial", "even_spread", "fading", "effacement", "texture", "free_water", "wet_core"),
-    *("protein", "hidden_on_t1"),
+    *("protein", "hidden_on_t1", "small_core", "like_oedema"),
 )
 MOVES_LABELS = (
     *("midline_shift", "thin_ring", "multifocal", "butterfly", "infiltration", "resection"),
     *("superficial", "even_spread", "fading", "effacement", "head_shape"),
+    "small_core",
 )
 MOVES_NO_LABELS = (
     *("contrast", "regional", "surface", "hyperintensities", "protocol", "uneven_uptake"),
-    *("texture", "free_water", "wet_core", "protein", "hidden_on_t1"),
+    *("texture", "free_water", "wet_core", "protein", "hidden_on_t1", "like_oedema"),
+    *("falloff", "border"),
 )
 OUTLINE = "generous_outline"
 KEYS = [jax.random.fold_in(jax.random.key(11), number) for number in range(8)]
@@ -101,7 +105,7 @@ def test_at_probability_0_it_changes_nothing(draw, tidy, name):
     "name",
     [
         *("faint", "specks", "haemorrhage", "cyst", "uneven_uptake"),
-        *("texture", "free_water", "wet_core", "protein", "hidden_on_t1"),
+        *("texture", "free_water", "wet_core", "protein", "hidden_on_t1", "like_oedema"),
     ],
 )
 def test_what_befalls_the_core_stays_there(draw, tidy, name):
@@ -163,6 +167,51 @@ def test_a_generous_outline_adds_enhancement_at_its_border_and_changes_no_image(
         assert near[changed[3:-3, 3:-3, 3:-3]].all()
         added += changed.sum()
     assert added > 500
+
+
+def test_rings_are_smaller_in_oedema_that_reaches_further(draw, tidy):
+    shrunk = 0
+    for key, before in zip(KEYS, tidy, strict=True):
+        after = draw(key, effects=_alone("small_core"))
+        if not before["features"]["ring_enhancement"]:
+            np.testing.assert_array_equal(after["label"], before["label"])
+            continue
+        core, usual = (np.isin(p["label"], (1, 3)).sum() for p in (after, before))
+        shrunk += core < 0.6 * usual
+        # What the core loses, oedema takes: the tumour as a whole stays about as large.
+        assert (after["label"] > 0).sum() > 0.5 * (before["label"] > 0).sum()
+    assert shrunk
+
+
+def test_signal_falls_off_toward_one_end_of_the_head(draw, tidy):
+    lost_at = set()
+    for key, before in zip(KEYS, tidy, strict=True):
+        after = draw(key, effects=_alone("falloff"))
+        for sequence in range(4):
+            inside = before["image"][..., sequence] > 30
+            ratio = np.where(inside, after["image"][..., sequence], 0).sum((0, 1))
+            ratio = ratio / np.where(inside, before["image"][..., sequence], 0).sum((0, 1)).clip(1)
+            ratio = ratio[inside.any((0, 1))]
+            assert ratio[len(ratio) // 2] > 0.95
+            # It falls toward that end all the way, and nowhere rises.
+            end = "vertex" if ratio[-1] < ratio[0] else "base"
+            step = np.diff(ratio if end == "vertex" else ratio[::-1])
+            assert step.max() < 0.02
+            if ratio.min() < 0.8:
+                lost_at.add(end)
+    assert lost_at == {"vertex", "base"}
+
+
+def test_patches_of_the_border_are_lost_or_gained_and_the_depth_is_not(draw, tidy):
+    signs = set()
+    for key, before in zip(KEYS, tidy, strict=True):
+        after = draw(key, effects=_alone("border"))
+        inside = before["image"][..., 0] > 0
+        change = np.log(after["image"][inside].clip(1) / before["image"][inside].clip(1))
+        deep = distance_transform_edt(inside)[inside] * SPACING > 20
+        assert np.abs(change[deep]).max() < 0.02
+        signs |= set(np.sign(change[np.abs(change) > 0.2]).astype(int).tolist())
+    assert signs == {-1, 1}
 
 
 def test_a_resection_takes_the_core_out_and_leaves_fluid(draw, tidy):
