@@ -7,7 +7,7 @@ The patients are generated here, with every effect, from keys that no training u
 way to give it a real case. The network predicts each once, without repairs; then one setting after
 the other is tried over a few values on these masks, the best value kept if the mean Dice gains at
 least `LEAST_GAIN`, and all gone over again until nothing changes. Healthy patients count with Dice
-1 where nothing is outlined, else 0. Writes results/postprocessing-<date>.{json,md}.
+1 where nothing is outlined, else 0. Writes results/postprocessing-<name>-<date>.{json,md}.
 """
 
 import argparse
@@ -246,7 +246,7 @@ def main() -> None:
             f"({result['config']}), {counts[0]} generated patients with a tumour and {counts[1]} "
             f"healthy ones, seed {arguments.seed}. Mean Dice over all.\n\n"
         )
-        save_result("postprocessing", result, head + text)
+        save_result(f"postprocessing-{result['config']}", result, head + text)
 
 
 def unseen(name: str, seed: int) -> Weights:
