@@ -9,7 +9,7 @@ patients a second (`benchmarks/results`). Result: the model card in `gmmas_jax/w
 The shipped weights were stopped by the clock at 4,390 steps, with the cosine in the share of the
 time; `steps` is what a run by number takes in its place. They were computed in bfloat16 and are
 shipped to be computed with in float32.
-`inference.min_enhancing_ml` was chosen by `benchmarks/postprocessing.py` for the shipped weights.
+`inference.min_certain_ml` was chosen by `benchmarks/postprocessing.py` for the shipped weights.
 """
 
 from ml_collections import ConfigDict
@@ -97,7 +97,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.train.update(steps=4_400, log_every=50, checkpoint_every=400, ema_decay=0.998)
     # A brain in one window.
-    config.inference.update(window=(160, 192, 160), overlap=0.25, min_enhancing_ml=0.05)
+    config.inference.update(window=(160, 192, 160), overlap=0.25, min_certain_ml=0.3)
     if is_debug(arg):
         _shrink(config)
     return config.lock()
