@@ -113,7 +113,7 @@ def _shrink(config: ConfigDict) -> None:
     model.transformer.update(dim=24, layers=1, heads=2, mlp_dim=32)
     model.classifier.update(local_width=4, deep_width=8, mixed_width=8, hidden=(8,))
     model.detail_width = 4
-    config.data.update(spacing_mm=4.0, patch=(32, 32, 32), whole=(16, 16, 16))
+    config.data.update(spacing_mm=4.0, patch=(32, 32, 32), whole=(16, 16, 16), batch_size=1)
     config.optimizer.warmup_steps = 1
     config.train.update(steps=4, log_every=1, checkpoint_every=2)
     config.inference.update(window=(32, 32, 32))
