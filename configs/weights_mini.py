@@ -3,7 +3,7 @@
 Purpose: `gmmas predict` out of the box on a laptop.
 Command: gmmas train --config configs/weights_mini.py --generated --workdir runs/weights-mini
 Hardware: one accelerator. On two CPU cores and 6 GiB with `data.batch_size=1` instead: 2,000 steps
-of that take an hour and a half; the run may be stopped and goes on where it was.
+of that took an hour and a half with 29 effects; the run may be stopped and goes on where it was.
 Time: 143 s on an H100 and 50 s of compiling. Result: the model card in `gmmas_jax/weights/mini`.
 
 The shipped weights were stopped by the clock at 3,353 steps, with the cosine in the share of the
