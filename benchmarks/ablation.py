@@ -67,7 +67,10 @@ SEED = 7_000_000
 
 BEYOND = 1.5
 LESS_IS_HARDER = ("faint", "thin_ring", "small_core")
-WHOLE = ("cyst", "solid_enhancement", "superficial", "hidden_on_t1", "protocol")
+WHOLE = (
+    *("cyst", "solid_enhancement", "superficial", "hidden_on_t1", "hidden_on_t2", "uneven_oedema"),
+    "protocol",
+)
 """Shares that go up to all there is: nothing lies beyond, and they are always there instead."""
 
 TIDY = Effects().without(*Effects._fields)

@@ -32,7 +32,7 @@ FORMAT = 3
 
 _BORDER_MM = 2.0
 _FOOT_MM = -66.0
-_DEEP_MM = 15.0
+DEEP_MM = 15.0
 
 
 @flax.struct.dataclass
@@ -197,7 +197,7 @@ def head_maps(
         veins,
         ndimage.gaussian_filter(ventricles, 0.7 / spacing_mm),
         ndimage.gaussian_filter(ventricles, 5.0 / spacing_mm),
-        np.minimum(depth / _DEEP_MM, 1.0),
+        np.minimum(depth / DEEP_MM, 1.0),
     ]
     return np.stack(parts, axis=-1).astype(np.float32)
 

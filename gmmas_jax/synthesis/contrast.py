@@ -59,6 +59,7 @@ class Weighting(NamedTuple):
         protein: Log of the factor by which T1 is shorter in it, mucinous tissue apart.
         resemblance: How like oedema's the signal of necrosis is; beyond 1 it differs the other way.
         hidden: How like healthy tissue oedema is on T1.
+        hidden_t2: The same on T2, where FLAIR shows it all the same.
         likeness: How like white matter's the T2-weighted signal of grey matter is.
         suppression: Share of fluid's signal lost on FLAIR.
     """
@@ -68,6 +69,7 @@ class Weighting(NamedTuple):
     protein: jax.Array | float = 0.0
     resemblance: jax.Array | float = 0.0
     hidden: jax.Array | float = 0.0
+    hidden_t2: jax.Array | float = 0.0
     likeness: jax.Array | float = 0.0
     suppression: jax.Array | float = 0.0
 
@@ -134,9 +136,9 @@ def draw_signals(
     t2f = density * jnp.abs(saturation) * jnp.exp(-echo / t2)
     t2f = t2f.at[fluid].multiply(1.0 - weighting.suppression)
     signals = jnp.stack([t1n, t1c, t2w, t2f], axis=-1)
-    usual = signals[oedema, :2]
-    like = (signals[white, :2] + signals[grey, :2]) / 2
-    signals = signals.at[oedema, :2].set(usual + weighting.hidden * (like - usual))
+    hidden = jnp.stack([weighting.hidden, weighting.hidden, weighting.hidden_t2, 0.0])
+    usual, like = signals[oedema], (signals[white] + signals[grey]) / 2
+    signals = signals.at[oedema].set(usual + hidden * (like - usual))
     alike = (signals[oedema] / signals[necrosis]) ** weighting.resemblance
     signals = signals.at[necrosis].multiply(alike)
     factors = jax.random.normal(k_departure, signals.shape).clip(-2, 2)

@@ -46,6 +46,8 @@ class Effects(NamedTuple):
             base, as where a coil ends.
         border: Per sequence. Standard deviation of the log by which signal is lost or gained in
             patches of the brain's border: air nearby, remains of skull and dura.
+        remains: Bone, muscle or fat that skull-stripping left, of any signal. Thickness in mm at
+            most.
         atrophy: Share of grey matter lost to fluid at most; the ventricles widen with it, by about
             12 mm at 0.4.
         hyperintensities: Lesions of white matter that are no tumour. Share of the white matter
@@ -59,6 +61,8 @@ class Effects(NamedTuple):
             share of the usual.
         small_core: Enhancing rings small for the oedema around, which reaches the further. Their
             radius at the least, as a share of the usual.
+        large_core: Enhancing rings large for the oedema around, which reaches the less. Their
+            radius at most, as a multiple of the usual.
         thin_ring: Rings of enhancement thinner than usual. Thickness in mm at the least.
         solid_enhancement: Cores that enhance throughout. How much of them, at most.
         specks: Scattered small enhancement in a core that else has none. Their share at most.
@@ -90,6 +94,10 @@ class Effects(NamedTuple):
         hidden_on_t1: Oedema that is hardly seen on T1. How like healthy tissue at most.
         protocol: T2-weighting that tells grey from white matter less, and FLAIR that suppresses
             fluid more. How much of either difference is lost, at most.
+        hidden_on_t2: Oedema that is hardly seen on T2 and well on FLAIR. How like healthy tissue at
+            most.
+        uneven_oedema: Oedema around a ring that looks in places like a core that does not enhance.
+            How like at most.
         head_shape: Heads less like the average one. Factor on the bends at most.
     """
 
@@ -105,6 +113,7 @@ class Effects(NamedTuple):
     surface: Effect = Effect(0.4, 0.35)
     falloff: Effect = Effect(0.3, 1.4)
     border: Effect = Effect(0.4, 0.7)
+    remains: Effect = Effect(0.4, 9.0)
     atrophy: Effect = Effect(0.4, 0.4)
     hyperintensities: Effect = Effect(0.35, 0.5)
     vessels: Effect = Effect(1.0, 0.10)
@@ -114,12 +123,13 @@ class Effects(NamedTuple):
     midline_shift: Effect = Effect(0.3, 1.6)
     faint: Effect = Effect(0.5, 0.2)
     small_core: Effect = Effect(0.25, 0.4)
+    large_core: Effect = Effect(0.5, 1.5)
     thin_ring: Effect = Effect(0.3, 1.2)
     solid_enhancement: Effect = Effect(0.15, 1.0)
     specks: Effect = Effect(0.2, 0.15)
     haemorrhage: Effect = Effect(0.15, 0.5)
     cyst: Effect = Effect(0.1, 1.0)
-    multifocal: Effect = Effect(0.1, 2.5)
+    multifocal: Effect = Effect(0.2, 2.5)
     butterfly: Effect = Effect(0.05, 1.0)
     infiltration: Effect = Effect(0.3, 0.25)
     uneven_uptake: Effect = Effect(0.6, 0.8)
@@ -135,6 +145,8 @@ class Effects(NamedTuple):
     protein: Effect = Effect(0.7, 0.35)
     like_oedema: Effect = Effect(0.5, 1.4)
     hidden_on_t1: Effect = Effect(0.5, 0.8)
+    hidden_on_t2: Effect = Effect(0.3, 0.8)
+    uneven_oedema: Effect = Effect(0.5, 1.0)
     protocol: Effect = Effect(0.8, 0.9)
     head_shape: Effect = Effect(0.7, 1.5)
 
@@ -183,7 +195,8 @@ PLAIN = (
     Effects()
     .without(
         *("blur", "misalignment", "ghosting", "contrast", "regional", "surface", "falloff"),
-        *("border", "atrophy", "hyperintensities", "small_core", "like_oedema"),
+        *("border", "remains", "atrophy", "hyperintensities", "small_core", "large_core"),
+        *("like_oedema", "hidden_on_t2", "uneven_oedema"),
         *("sinuses", "choroid_plexus", "mask", "midline_shift", "faint", "thin_ring"),
         *("solid_enhancement", "specks", "haemorrhage", "cyst", "multifocal", "butterfly"),
         *("infiltration", "uneven_uptake", "generous_outline", "resection", "superficial"),

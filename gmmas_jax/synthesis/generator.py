@@ -13,6 +13,7 @@ from gmmas_jax.synthesis.effects import PLAIN, Effects
 from gmmas_jax.synthesis.fields import noise
 from gmmas_jax.synthesis.frame import Frame, frame_at, whole_frame
 from gmmas_jax.synthesis.genotype import Genotype, draw_genotype, resized
+from gmmas_jax.synthesis.remains import draw_remains
 from gmmas_jax.synthesis.tumour import (
     Habit,
     Tumour,
@@ -135,7 +136,10 @@ def show(
     maps = sample_anatomy(anatomy, _in_atlas(traits, anatomy, frame))
     part = dict(zip(CHANNELS, jnp.moveaxis(maps, -1, 0), strict=True))
     inside = brain_mask(keys["mask"], part["brain"], frame, effects)
-    parts = split_tissue(keys["tissue"], inside, part, frame, effects)
+    k_remains = jax.random.fold_in(jax.random.clone(traits.keys["mask"]), 1)
+    remains, other = draw_remains(k_remains, part["depth"], frame, effects)
+    head = inside * (1.0 - remains)
+    parts = split_tissue(keys["tissue"], head, part, frame, effects)
     parts = with_lesions(keys["lesions"], parts, part["wetness"], frame, effects)
     radial = radial_field(keys["radial"], traits.centre, genotype, habit, frame)
     radial = radial + jnp.where(traits.healthy, 1e3, 0.0)
@@ -146,7 +150,7 @@ def show(
         genotype,
         habit,
         frame,
-        brain=inside * (part["brain"] > 0.45),
+        brain=head * (part["brain"] > 0.45),
         tracts=part["tracts"],
         wetness=part["wetness"],
         # Oedema stops at vessels as at the fluid that they run in.
@@ -157,6 +161,7 @@ def show(
     k_place, k_uneven = (
         jax.random.fold_in(jax.random.clone(traits.keys["texture"]), number) for number in (1, 2)
     )
+    image = image + (inside * remains)[..., None] * other
     image = image * place_factors(k_place, taken, part["depth"], frame, effects)
     image = image * tumour_factors(k_uneven, taken, frame, effects)
     scans = [
@@ -361,7 +366,10 @@ def effaced(
 
 def draw_weighting(key: jax.Array, effects: Effects) -> Weighting:
     """Draws how a patient's tissue and protocol differ from the usual."""
-    names = ("free_water", "wet_core", "hidden_on_t1", "protocol", "protein", "like_oedema")
+    names = (
+        *("free_water", "wet_core", "hidden_on_t1", "hidden_on_t2", "protocol", "protein"),
+        "like_oedema",
+    )
     happens, *strengths = jax.random.uniform(key, (3, len(names)))
 
     def strength(name: str, share: jax.Array) -> jax.Array:
@@ -374,6 +382,7 @@ def draw_weighting(key: jax.Array, effects: Effects) -> Weighting:
         protein=strength("protein", strengths[0]),
         resemblance=strength("like_oedema", strengths[0]),
         hidden=strength("hidden_on_t1", strengths[0]),
+        hidden_t2=strength("hidden_on_t2", strengths[0]),
         likeness=strength("protocol", strengths[0]),
         suppression=strength("protocol", strengths[1]),
     )
@@ -417,13 +426,18 @@ def render(
     )
     # The same scale for a patch and for the whole: that of the healthy brain.
     signals = signals / (jnp.array([0.38, 0.50, 0.12]) @ signals[:3])
+    k_oedema = jax.random.fold_in(jax.random.clone(k_texture), 3)
     k_tumour, k_uptake, k_brain, k_strength, k_dim = jax.random.split(k_texture, 5)
     # Tumour tissue is less even than brain, and takes up contrast unevenly.
     uneven = jax.random.uniform(k_strength, minval=0.02, maxval=0.15)
     texture = 1.0 + uneven * taken * noise(k_tumour, frame, scale_mm=5.0)
     texture = texture + 0.03 * noise(k_brain, frame, scale_mm=3.5)
+    enhancing, solid, oedema = map(TISSUES.index, ("enhancing", "solid", "oedema"))
+    if not effects.uneven_oedema.known_off:
+        places = jax.nn.sigmoid((noise(k_oedema, frame, scale_mm=16.0) - 0.2) / 0.3)
+        moved = traits.habit.mimicry * places * tumour.oedema
+        fractions = fractions.at[..., oedema].add(-moved).at[..., solid].add(moved)
     image = fractions @ signals * texture[..., None]
-    enhancing = TISSUES.index("enhancing")
     dim = jax.nn.sigmoid((noise(k_dim, frame, scale_mm=6.0) - 0.3) / 0.3)
     uptake = (0.25 * noise(k_uptake, frame, scale_mm=3.0)).clip(-0.5, 0.5)
     patchy = tumour.enhancing * (uptake - traits.habit.dimming * dim).clip(-0.9)

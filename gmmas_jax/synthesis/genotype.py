@@ -29,6 +29,8 @@ SHARES = (0.5, 0.27, 0.23)
 # Columns follow HISTOLOGIES. Grades 2, 3, 4 given the type (WHO CNS5: glioblastoma is grade 4).
 GRADE_SHARES = ((0.0, 0.0, 1.0), (0.45, 0.35, 0.2), (0.6, 0.4, 0.0))
 MGMT_METHYLATED = 0.5
+_LEAST_REACH = 0.25
+"""Of oedema, as a share of the usual, however large the core."""
 
 # (low, high) of a uniform draw for glioblastoma, astrocytoma, oligodendroglioma. Lengths are in mm.
 RANGES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
@@ -104,9 +106,10 @@ def resized(genotype: Genotype, size: jax.Array) -> Genotype:
 
     Args:
         genotype: As drawn.
-        size: [] float32, factor on the radius; oedema reaches as much further as it is below 1.
+        size: [] float32, factor on the radius; oedema reaches as much further as it is below 1, and
+            less beyond 1.
     """
     ranges = dict(genotype.ranges)
     ranges["radius"] = ranges["radius"] * size
-    ranges["oedema_reach"] = ranges["oedema_reach"] * (2.0 - size)
+    ranges["oedema_reach"] = ranges["oedema_reach"] * jnp.maximum(2.0 - size, _LEAST_REACH)
     return genotype._replace(ranges=ranges)

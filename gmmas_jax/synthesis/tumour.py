@@ -81,6 +81,7 @@ class Habit(NamedTuple):
         focus: Distance of a second focus in radii; 0 without.
         mirror: Strength of the part beyond the midline; 0 without.
         softness: Added to the border's, in radii.
+        mimicry: How like core that does not enhance oedema is in places.
         dimming: Share of the uptake that enhancement loses in places.
         outline_mm: Blur of the enhancement whose level is its outline; 0 for its true border.
         cavity: Size of the resection cavity in radii; 0 without.
@@ -103,6 +104,7 @@ class Habit(NamedTuple):
     focus: jax.Array
     mirror: jax.Array
     softness: jax.Array
+    mimicry: jax.Array
     dimming: jax.Array
     outline_mm: jax.Array
     cavity: jax.Array
@@ -123,9 +125,10 @@ def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
     )
     # Drawn apart, so that the patients that were generated before there were these are the same.
     later = ("superficial", "even_spread", "fading", "effacement", "head_shape", "small_core")
-    k_later = jax.random.fold_in(jax.random.clone(key), 1)
+    latest = ("large_core", "uneven_oedema")
+    k_later, k_latest = (jax.random.fold_in(jax.random.clone(key), number) for number in (1, 2))
     drawn = {}
-    for own, group in ((key, names), (k_later, later)):
+    for own, group in ((key, names), (k_later, later), (k_latest, latest)):
         happens, strength = jax.random.uniform(own, (2, len(group)))
         for place, name in enumerate(group):
             effect = getattr(effects, name)
@@ -143,7 +146,9 @@ def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
         # A core that was taken out no longer pushes.
         push=jnp.where(cavity > 0, 0.2, between("midline_shift", 1.0, 1.0)),
         uptake=between("faint", 0.6, 1.0),
-        size=jnp.where(rings, between("small_core", 0.8, 1.0), 1.0),
+        size=jnp.where(
+            rings, between("small_core", 0.8, 1.0) * between("large_core", 1.0, 1.0), 1.0
+        ),
         ring_mm=between("thin_ring", 2.5, ring),
         fill=between("solid_enhancement", 0.3, 0.0),
         specks=between("specks", 0.02, 0.0),
@@ -152,6 +157,7 @@ def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
         focus=between("multifocal", 1.4, 0.0),
         mirror=between("butterfly", 0.5, 0.0),
         softness=between("infiltration", 0.02, 0.0),
+        mimicry=jnp.where(rings, between("uneven_oedema", 0.3, 0.0), 0.0),
         dimming=between("uneven_uptake", 0.2, 0.0),
         outline_mm=between("generous_outline", 0.8, 0.0),
         cavity=cavity,

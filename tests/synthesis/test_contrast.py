@@ -91,6 +91,13 @@ def test_hidden_oedema_has_the_t1_of_the_tissue_around():
     np.testing.assert_allclose(hidden[oedema, :2], expected, rtol=1e-5)
 
 
+def test_oedema_hidden_on_t2_has_the_signal_of_the_tissue_around_on_t2_alone():
+    usual, hidden = _drawn(), _drawn(hidden_t2=1.0)
+    assert _changed(usual, hidden) == {("oedema", T2W)}
+    white, grey, oedema = map(TISSUES.index, ("white", "grey", "oedema"))
+    assert hidden[oedema, T2W] == pytest.approx((usual[white, T2W] + usual[grey, T2W]) / 2)
+
+
 @pytest.mark.parametrize(
     ("part", "tissues"),
     [

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.ndimage import binary_dilation, distance_transform_edt
+from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt
 
 from gmmas_jax.errors import UserError
 from gmmas_jax.synthesis.effects import PLAIN, Effect, Effects
 from gmmas_jax.synthesis.frame import Frame, whole_frame
+from gmmas_jax.synthesis.genotype import draw_genotype, resized
 from tests.synthesis.coarse_head import SPACING
 from tests.synthesis.conftest import NONE
 
@@ -22,6 +23,7 @@ BRAIN = (
     "surface",
     "falloff",
     "border",
+    "remains",
     "atrophy",
     "hyperintensities",
     "vessels",
@@ -35,16 +37,17 @@ TUMOUR = (
     *("cyst", "multifocal", "butterfly", "infiltration", "uneven_uptake", "resection"),
     *("superficial", "even_spread", "fading", "effacement", "texture", "free_water", "wet_core"),
     *("protein", "hidden_on_t1", "small_core", "like_oedema"),
+    *("large_core", "hidden_on_t2", "uneven_oedema"),
 )
 MOVES_LABELS = (
     *("midline_shift", "thin_ring", "multifocal", "butterfly", "infiltration", "resection"),
     *("superficial", "even_spread", "fading", "effacement", "head_shape"),
-    "small_core",
+    *("small_core", "large_core"),
 )
 MOVES_NO_LABELS = (
     *("contrast", "regional", "surface", "hyperintensities", "protocol", "uneven_uptake"),
     *("texture", "free_water", "wet_core", "protein", "hidden_on_t1", "like_oedema"),
-    *("falloff", "border"),
+    *("falloff", "border", "hidden_on_t2", "uneven_oedema"),
 )
 OUTLINE = "generous_outline"
 KEYS = [jax.random.fold_in(jax.random.key(11), number) for number in range(8)]
@@ -67,6 +70,10 @@ def _tidy_near(draw):
 
 def _alone(name):
     return NONE._replace(**{name: Effect(1.0, getattr(Effects(), name).magnitude)})
+
+
+def _sequences(patient):
+    return np.moveaxis(patient["image"], -1, 0)
 
 
 def _changed(one, other, what):
@@ -106,6 +113,7 @@ def test_at_probability_0_it_changes_nothing(draw, tidy, name):
     [
         *("faint", "specks", "haemorrhage", "cyst", "uneven_uptake"),
         *("texture", "free_water", "wet_core", "protein", "hidden_on_t1", "like_oedema"),
+        *("hidden_on_t2", "uneven_oedema"),
     ],
 )
 def test_what_befalls_the_core_stays_there(draw, tidy, name):
@@ -181,6 +189,67 @@ def test_rings_are_smaller_in_oedema_that_reaches_further(draw, tidy):
         # What the core loses, oedema takes: the tumour as a whole stays about as large.
         assert (after["label"] > 0).sum() > 0.5 * (before["label"] > 0).sum()
     assert shrunk
+
+
+def test_rings_are_larger_in_oedema_that_reaches_less(draw, tidy):
+    grown = 0
+    for key, before in zip(KEYS, tidy, strict=True):
+        after = draw(key, effects=_alone("large_core"))
+        if not before["features"]["ring_enhancement"]:
+            np.testing.assert_array_equal(after["label"], before["label"])
+            continue
+        core, usual = (np.isin(p["label"], (1, 3)).sum() for p in (after, before))
+        oedema, as_usual = (
+            (p["label"] == 2).sum() / (p["label"] > 0).sum() for p in (after, before)
+        )
+        grown += core > 1.4 * usual and oedema < as_usual
+    assert grown
+
+
+def test_oedema_reaches_somewhere_however_large_the_core():
+    genotype = draw_genotype(jax.random.key(0))
+    assert resized(genotype, jnp.float32(3.0)).ranges["oedema_reach"] > 0
+
+
+def test_oedema_hidden_on_t2_changes_no_other_sequence(draw, tidy):
+    for key, before in zip(KEYS, tidy, strict=True):
+        after = draw(key, effects=_alone("hidden_on_t2"))
+        changed = [
+            (a != b).any() for a, b in zip(_sequences(after), _sequences(before), strict=True)
+        ]
+        assert changed == [False, False, True, False]
+
+
+def test_oedema_is_uneven_around_rings_alone_and_the_core_as_before(draw, tidy):
+    changed = 0
+    for key, before in zip(KEYS, tidy, strict=True):
+        after = draw(key, effects=_alone("uneven_oedema"))
+        if not before["features"]["ring_enhancement"]:
+            np.testing.assert_array_equal(after["image"], before["image"])
+            continue
+        difference = np.abs(after["image"] - before["image"]).max(-1)
+        changed += (difference[before["label"] == 2] > 10).sum()
+        # Of voxels at the core's border, a part is oedema.
+        middle = binary_erosion(np.isin(before["label"], (1, 3)))
+        assert not (difference[middle] > 10).any()
+    assert changed > 50
+
+
+def test_what_stripping_left_lies_at_the_surface_in_patches_dark_and_bright(draw, tidy):
+    signs, shares = set(), []
+    for key, before in zip(KEYS, tidy, strict=True):
+        after = draw(key, effects=_alone("remains"))
+        inside = before["image"].any(-1)
+        np.testing.assert_array_equal(after["image"].any(-1), inside)
+        change = np.log(after["image"][inside].clip(1) / before["image"][inside].clip(1))
+        deep = distance_transform_edt(inside)[inside] * SPACING > 17
+        assert np.abs(change[deep]).max() < 0.05
+        # Neither brain nor tumour: what is tumour stays tumour or becomes nothing.
+        assert np.isin(after["label"][before["label"] != after["label"]], (0, 2)).all()
+        shares.append((np.abs(change) > 0.2).any(-1).mean())
+        signs |= set(np.sign(change[np.abs(change) > 0.5]).astype(int).tolist())
+    assert signs == {-1, 1}
+    assert 0.002 < np.mean(shares) < 0.3
 
 
 def test_signal_falls_off_toward_one_end_of_the_head(draw, tidy):
