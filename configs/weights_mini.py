@@ -4,13 +4,13 @@ Purpose: `gmmas predict` out of the box on a laptop.
 Command: gmmas train --config configs/weights_mini.py --generated --workdir runs/weights-mini
 Hardware: one accelerator. On two CPU cores and 6 GiB with `data.batch_size=1` instead: 2,000 steps
 of that took an hour and a half with 29 effects; the run may be stopped and goes on where it was.
-Time: 143 s on an H100 and 50 s of compiling. Result: the model card in `gmmas_jax/weights/mini`.
+Time: 290 s on an H200 beside another training, and 50 s of compiling. Result: the model card in
+`gmmas_jax/weights/mini`.
 
-The shipped weights were stopped by the clock at 3,353 steps, with the cosine in the share of the
+The shipped weights were stopped by the clock at 3,937 steps, with the cosine in the share of the
 time; `steps` is what a run by number takes in its place.
-`inference.min_enhancing_ml` and `min_certain_ml` were chosen by `benchmarks/postprocessing.py` for
-the shipped weights; of two values of the latter that differ by 0.0004 in Dice, the one that spares
-smaller tumours.
+`inference.min_enhancing_ml` and `min_certain_ml` were chosen for them as
+`benchmarks/postprocessing.py` chooses.
 """
 
 from ml_collections import ConfigDict
@@ -97,9 +97,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.optimizer.update(
         learning_rate=2e-3, schedule="cosine", warmup_steps=100, weight_decay=1e-3, clip_norm=5.0
     )
-    config.train.update(steps=3_400, log_every=50, checkpoint_every=200, ema_decay=0.995)
+    config.train.update(steps=3_940, log_every=50, checkpoint_every=200, ema_decay=0.995)
     config.inference.update(
-        window=(96, 96, 96), overlap=0.25, min_enhancing_ml=0.3, min_certain_ml=1.0
+        window=(96, 96, 96), overlap=0.25, min_enhancing_ml=0.05, min_certain_ml=3.0
     )
     if is_debug(arg):
         _shrink(config)

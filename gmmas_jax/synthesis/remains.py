@@ -1,4 +1,4 @@
-"""What skull-stripping left on the brain: bone, muscle and fat, which are neither brain nor tumour."""
+"""What skull-stripping left on the brain: bone, muscle, fat; neither brain nor tumour."""
 
 import jax
 import jax.numpy as jnp
