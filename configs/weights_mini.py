@@ -10,7 +10,7 @@ Time: 290 s on an H200 beside another training, and 50 s of compiling. Result: t
 The shipped weights were stopped by the clock at 3,937 steps, with the cosine in the share of the
 time; `steps` is what a run by number takes in its place.
 `inference.min_enhancing_ml` and `min_certain_ml` were chosen for them as
-`benchmarks/postprocessing.py` chooses.
+`benchmarks/postprocessing.py` chooses, with windows of 96³.
 """
 
 from ml_collections import ConfigDict
