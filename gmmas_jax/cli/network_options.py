@@ -72,5 +72,6 @@ def open_weights(weights: str) -> "Weights":
     from gmmas_jax.export.weights import load_weights
 
     if weights in NAMES:
-        return dataclasses.replace(load_weights(shipped_folder(weights)), name=weights)
+        loaded = load_weights(shipped_folder(weights), check_network=False)
+        return dataclasses.replace(loaded, name=weights)
     return load_weights(Path(weights))

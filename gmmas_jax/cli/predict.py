@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.preprocess:
         check_engine()
     predictor = load_predictor(arguments.weights, flips=arguments.flips)
+    predictor.compile_ahead()
     options = {
         "probs": arguments.probs,
         "label_convention": arguments.label_convention,

@@ -116,8 +116,13 @@ def save_weights(
     return hashlib.sha256(content).hexdigest()
 
 
-def load_weights(folder: str | os.PathLike[str]) -> Weights:
+def load_weights(folder: str | os.PathLike[str], *, check_network: bool = True) -> Weights:
     """Reads the folder and checks that the weights are those of the network in `config.json`.
+
+    Args:
+        folder: As `save_weights` wrote it.
+        check_network: Whether to compare the weights with the network, which takes two seconds;
+            not needed where both came with this version of the program.
 
     Returns:
         The weights as NumPy arrays, float32 whatever they are stored as.
@@ -136,7 +141,8 @@ def load_weights(folder: str | os.PathLike[str]) -> Weights:
             f"{path}: damaged: the numbers in it are not those that were written (their sha256 "
             "differs). Copy or download the file again."
         )
-    _check_network(root, {name: tensor.shape for name, tensor in tensors.items()}, config)
+    if check_network:
+        _check_network(root, {name: tensor.shape for name, tensor in tensors.items()}, config)
     widened = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
     tree = unflatten_dict(widened, sep="/")
     return Weights(

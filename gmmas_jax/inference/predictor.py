@@ -22,6 +22,7 @@ from gmmas_jax.clinical.volumes import volumes_ml
 from gmmas_jax.errors import UserError
 from gmmas_jax.export.weights import Weights, load_weights
 from gmmas_jax.inference.postprocessing import clean
+from gmmas_jax.inference.program import Program
 from gmmas_jax.inference.settings import InferenceSettings, substitutes_of
 from gmmas_jax.inference.sliding_window import Tiling, Windows, make_tiling, overlap_slices, slide
 from gmmas_jax.inference.uncertainty import mutual_information, softmax
@@ -140,8 +141,8 @@ class Predictor:
         # Without dropout in the heads every pass is the same: there is nothing to estimate.
         rate = section.get("classifier", {}).get("dropout", 0.0)
         self._samples = self.settings.samples if rate > 0 and self.tasks else 0
-        self._global = jax.jit(functools.partial(model.apply, method="global_features"))
-        self._window = jax.jit(_window_function(model, sampled=self._samples > 0))
+        self._global = Program(functools.partial(model.apply, method="global_features"))
+        self._window = Program(_window_function(model, sampled=self._samples > 0))
 
     @classmethod
     def from_weights(
@@ -149,6 +150,25 @@ class Predictor:
     ) -> "Predictor":
         """Loads a folder that `save_weights` wrote; errors as `load_weights` and `__init__`."""
         return cls(load_weights(folder), flips=flips)
+
+    def compile_ahead(self) -> None:
+        """Begins to compile, so that the first case can be read meanwhile."""
+
+        def real(*shape: int) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+        batch, channels = self.settings.batch_size, len(SEQUENCES)
+        features = self._global.begin(
+            self._variables, real(1, *self._whole, channels), real(1, channels)
+        )
+        self._window.begin(
+            self._variables,
+            real(batch, *self.settings.window, channels),
+            real(batch, channels),
+            features,
+            real(batch, 2, 3),
+            self._keys,
+        )
 
     def with_variables(self, variables: Mapping[str, Any]) -> "Predictor":
         """Returns a predictor of the same network with other weights; nothing is compiled anew."""

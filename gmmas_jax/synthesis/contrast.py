@@ -42,8 +42,10 @@ SPREAD = (
     (0.03, 0.13, 0.14), (0.15, 0.15, 0.20), (0.03, 0.30, 0.45),
     (0.01, 0.12, 0.30),
 )  # fmt: skip
-_CORE = ("necrosis", "solid", "mucinous", "enhancing")
-_PROTEIN = ("necrosis", "solid", "enhancing")  # Mucinous tumour stays dark on FLAIR.
+_CORE = {"necrosis": 1.0, "solid": 1.0, "mucinous": 1.0, "enhancing": 0.35}
+"""Tissues of the core, and how much of its water each takes: what enhances is dense with cells."""
+
+_PROTEIN = ("necrosis", "solid")  # Mucinous tumour stays dark on FLAIR; what enhances is no fluid.
 _WATER_T1 = 0.45  # T1 rises less than T2 does with free water: this power of T2's factor.
 _CORE_WATER_T1 = 0.2  # Of the core, whose water is bound: less still.
 RELAXIVITY = 4.5  # of gadolinium chelates, per mM per s
@@ -55,8 +57,10 @@ class Weighting(NamedTuple):
 
     Attributes:
         oedema: Log of the factor on oedema's T2; T1 rises with it.
-        core: The same of what lies inside it, fluid and blood apart; T1 rises less.
-        protein: Log of the factor by which T1 is shorter in it, mucinous tissue apart.
+        core: The same of what lies inside it, fluid and blood apart; T1 rises less, and enhancing
+            tissue takes part in it by a third.
+        protein: Log of the factor by which T1 is shorter in it, mucinous and enhancing tissue
+            apart.
         resemblance: How like oedema's the signal of necrosis is; beyond 1 it differs the other way.
         hidden: How like healthy tissue oedema is on T1.
         hidden_t2: The same on T2, where FLAIR shows it all the same.
@@ -104,7 +108,8 @@ def draw_signals(
     density, t1, t2 = jnp.moveaxis(jnp.asarray(RELAXATION) * jnp.exp(spread), 1, 0)
     names = ("white", "grey", "oedema", "fluid", "necrosis")
     white, grey, oedema, fluid, necrosis = map(TISSUES.index, names)
-    core, rich = (jnp.array([tissue in names for tissue in TISSUES]) for names in (_CORE, _PROTEIN))
+    core = jnp.array([_CORE.get(tissue, 0.0) for tissue in TISSUES])
+    rich = jnp.array([tissue in _PROTEIN for tissue in TISSUES])
     log_t2 = (weighting.core * core).at[oedema].set(weighting.oedema)
     log_t1 = _CORE_WATER_T1 * weighting.core * core - weighting.protein * rich
     log_t1 = log_t1.at[oedema].set(_WATER_T1 * weighting.oedema)

@@ -86,9 +86,10 @@ class Effects(NamedTuple):
         texture: Tumour tissue that is uneven on a larger scale, in each sequence otherwise.
             Standard deviation of the log at most.
         free_water: Oedema of longer T2, and T1. Log of the factor on T2 at most.
-        wet_core: Core and enhancing tissue of longer T2, and T1. Log of the factor on T2 at most.
-        protein: Core and enhancing tissue of shorter T1, which FLAIR then suppresses less. Log of
-            the factor on T1 at most.
+        wet_core: Cores of longer T2, and T1; enhancing tissue by a third of it. Log of the factor
+            on T2 at most.
+        protein: Cores of shorter T1, which FLAIR then suppresses less. Log of the factor on T1 at
+            most.
         like_oedema: Cores of rings that look like the oedema outside, so that the ring alone tells
             them apart. How like at most; beyond 1 they differ the other way.
         hidden_on_t1: Oedema that is hardly seen on T1. How like healthy tissue at most.
@@ -145,8 +146,8 @@ class Effects(NamedTuple):
     protein: Effect = Effect(0.7, 0.35)
     like_oedema: Effect = Effect(0.5, 1.4)
     hidden_on_t1: Effect = Effect(0.5, 0.8)
-    hidden_on_t2: Effect = Effect(0.3, 0.8)
-    uneven_oedema: Effect = Effect(0.5, 1.0)
+    hidden_on_t2: Effect = Effect(0.5, 0.9)
+    uneven_oedema: Effect = Effect(0.3, 0.7)
     protocol: Effect = Effect(0.8, 0.9)
     head_shape: Effect = Effect(0.7, 1.5)
 

@@ -107,6 +107,8 @@ def test_weights_of_another_config_are_refused_with_both_sides(folder: Path, tmp
     message = str(caught.value)
     assert "classifier/heads_grade/hidden_0/bias: absent in weights.safetensors, 8 by" in message
     assert "Use the config.json that was written with the weights" in message
+    unchecked = load_weights(tmp_path, check_network=False)
+    assert unchecked.config["model"]["tasks"] == {"idh": 2, "grade": 3}
 
 
 def test_a_config_that_describes_no_network_is_refused(folder: Path, tmp_path: Path):

@@ -56,6 +56,16 @@ def test_the_same_case_gives_the_same_bits(predictor: Predictor):
     assert first.uncertainty == second.uncertainty
 
 
+def test_compiled_ahead_it_gives_the_same_bits(predictor: Predictor):
+    ahead = tiny_predictor()
+    ahead.compile_ahead()
+    first, second = ahead.predict(tiny_case()), predictor.predict(tiny_case())
+    assert first.probabilities.tobytes() == second.probabilities.tobytes()
+    assert first.uncertainty == second.uncertainty
+    for task, expected in second.tasks.items():
+        np.testing.assert_array_equal(first.tasks[task], expected)
+
+
 def test_voxels_of_an_absent_sequence_change_no_bit(predictor: Predictor):
     prepared = prepare(tiny_case(), spacing_mm=2.0)
     noise = prepared.image.copy()

@@ -113,9 +113,15 @@ def test_water_brightens_t2w_and_darkens_t1(part, tissues):
     assert (wet[places, T1N] < usual[places, T1N]).all()
 
 
-def test_protein_brightens_the_core_on_t1_and_flair_but_not_what_is_mucinous():
+def test_enhancing_tissue_takes_a_third_of_the_core_s_water():
+    usual, wet = _drawn(), _drawn(core=0.9)
+    gain = {name: wet[i, T2W] / usual[i, T2W] for i, name in enumerate(TISSUES)}
+    assert 1.0 < gain["enhancing"] < gain["solid"] ** 0.6
+
+
+def test_protein_brightens_the_core_on_t1_and_flair_but_not_what_is_mucinous_or_enhances():
     usual, rich = _drawn(), _drawn(protein=0.35)
-    tissues = {"necrosis", "solid", "enhancing"}
+    tissues = {"necrosis", "solid"}
     assert {tissue for tissue, _ in _changed(usual, rich)} == tissues
     places = [TISSUES.index(tissue) for tissue in tissues]
     assert (rich[places][:, (T1N, T2F)] > 1.02 * usual[places][:, (T1N, T2F)]).all()
