@@ -7,11 +7,11 @@ of that took an hour and a half with 29 effects; the run may be stopped and goes
 Time: 290 s on an H200 beside another training, and 50 s of compiling. Result: the model card in
 `gmmas_jax/weights/mini`.
 
-The shipped weights were trained in two legs. The first was stopped by the clock at 3,937 steps, with
-the cosine in the share of the time; `steps` is what a run by number takes in its place. The second
-began with the first one's weights, on a generator mended meanwhile (`hidden_on_t2`,
-`uneven_oedema`, the enhancing tissue of `wet_core` and `protein`), an hour on two CPU cores, and was
-stopped after 1,100 of 1,500 steps:
+The shipped weights were trained in two legs. The first was stopped by the clock at 3,937 steps,
+with the cosine in the share of the time; `steps` is what a run by number takes in its place. The
+second began with the first one's weights, on a generator mended meanwhile (`hidden_on_t2`,
+`uneven_oedema`, the enhancing tissue of `wet_core` and `protein`), an hour on two CPU cores, and
+was stopped after 1,100 of 1,500 steps:
 
     gmmas train --config configs/weights_mini.py --generated --workdir runs/weights-mini-2 \
         --config.train.weights=runs/weights-mini/weights --config.train.steps=1500 \
