@@ -52,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Predicts, and prints where the results are."""
+    if arguments.preprocess:
+        check_engine()
+    predictor = load_predictor(arguments.weights, flips=arguments.flips)
+    predictor.compile_ahead()
+    # Imported while the network is being compiled: what draws and reads takes a second.
     from gmmas_jax.cli.case_results import (
         FINDINGS,
         OVERLAY,
@@ -62,10 +67,6 @@ def run(arguments: argparse.Namespace) -> None:
     )
     from gmmas_jax.cli.native_exams import NATIVE, predict_native_cohort, predict_native_folder
 
-    if arguments.preprocess:
-        check_engine()
-    predictor = load_predictor(arguments.weights, flips=arguments.flips)
-    predictor.compile_ahead()
     options = {
         "probs": arguments.probs,
         "label_convention": arguments.label_convention,
