@@ -21,6 +21,9 @@ def test_begun_it_is_traced_once_and_says_what_it_will_return():
     for _ in range(2):
         found = program({"x": np.arange(3, dtype=np.float32)})
         np.testing.assert_array_equal(found["y"], [0, 2, 4])
+    # Jitted, it would be compiled anew for this.
+    with pytest.raises(TypeError, match="compiled"):
+        program({"x": np.arange(4, dtype=np.float32)})
     assert traced == [(3,)]
 
 
