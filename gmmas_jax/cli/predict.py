@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gmmas_jax.cli.network_options import add_network_options, load_predictor
 from gmmas_jax.cli.preprocess import add_preprocessing_options, check_engine
+from gmmas_jax.errors import UserError
 
 SUMMARY = "draw the tumour, estimate its type and write a report, for one case or a cohort"
 EXAMPLE = "gmmas predict patient-7 --out patient-7-result"
@@ -52,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Predicts, and prints where the results are."""
+    if not arguments.case.exists():
+        raise UserError(
+            f"{arguments.case}: is not there; expected the folder of one case, or a cohort.csv. "
+            "Check the path."
+        )
     if arguments.preprocess:
         check_engine()
     predictor = load_predictor(arguments.weights, flips=arguments.flips)

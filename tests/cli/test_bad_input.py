@@ -158,6 +158,13 @@ def test_unwritable_output_folder(tmp_path, capsys):
     assert "cannot be written" in line
 
 
+def test_a_case_that_is_not_there_is_told_before_weights_are_loaded(tmp_path, capsys):
+    code = main(["predict", str(tmp_path / "patient"), "--out", str(tmp_path / "out")])
+    assert code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/patient: is not there; expected the folder of one case" in line
+
+
 def test_weights_of_another_config(tmp_path, capsys):
     from gmmas_jax.config import load_config, to_dict
     from gmmas_jax.export.weights import save_weights
