@@ -1,6 +1,7 @@
 """`gmmas predict`: masks, findings and a report for one case or a cohort."""
 
 import argparse
+import os
 from pathlib import Path
 
 from gmmas_jax.cli.network_options import add_network_options, load_predictor
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Predicts, and prints where the results are."""
-    if not arguments.case.exists():
+    if not os.path.exists(arguments.case):  # Path.exists raises where it may not look.
         raise UserError(
             f"{arguments.case}: is not there; expected the folder of one case, or a cohort.csv. "
             "Check the path."

@@ -158,11 +158,12 @@ def test_unwritable_output_folder(tmp_path, capsys):
     assert "cannot be written" in line
 
 
-def test_a_case_that_is_not_there_is_told_before_weights_are_loaded(tmp_path, capsys):
-    code = main(["predict", str(tmp_path / "patient"), "--out", str(tmp_path / "out")])
+@pytest.mark.parametrize("name", ["patient", "longer than a name may be" * 20])
+def test_a_case_that_is_not_there_is_told_before_weights_are_loaded(name, tmp_path, capsys):
+    code = main(["predict", str(tmp_path / name), "--out", str(tmp_path / "out")])
     assert code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"{tmp_path}/patient: is not there; expected the folder of one case" in line
+    assert f"{tmp_path}/{name}: is not there; expected the folder of one case" in line
 
 
 def test_weights_of_another_config(tmp_path, capsys):
