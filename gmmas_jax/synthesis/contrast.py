@@ -66,6 +66,8 @@ class Weighting(NamedTuple):
         hidden_t2: The same on T2, where FLAIR shows it all the same.
         likeness: How like white matter's the T2-weighted signal of grey matter is.
         suppression: Share of fluid's signal lost on FLAIR.
+        dense: Log of the factor by which T2 of enhancing tissue is shorter; T1 is too, but less.
+        apart: How unlike the pulse sequence before contrast the one after it is.
     """
 
     oedema: jax.Array | float = 0.0
@@ -76,6 +78,8 @@ class Weighting(NamedTuple):
     hidden_t2: jax.Array | float = 0.0
     likeness: jax.Array | float = 0.0
     suppression: jax.Array | float = 0.0
+    dense: jax.Array | float = 0.0
+    apart: jax.Array | float = 0.0
 
 
 USUAL = Weighting()
@@ -97,7 +101,7 @@ def draw_signals(
         key: Typed PRNG key.
         gadolinium: [] float32, concentration in enhancing tumour, mM.
         departure: [] float32, standard deviation of the log by which each tissue's signal departs
-            from the equation's; T1 before and after contrast depart alike.
+            from the equation's; T1 before and after contrast depart alike, but for `apart`.
         weighting: How tissue and protocol differ from the usual.
 
     Returns:
@@ -106,27 +110,33 @@ def draw_signals(
     k_tissue, k_protocol, k_departure = jax.random.split(key, 3)
     spread = jnp.asarray(SPREAD) * jax.random.normal(k_tissue, (len(TISSUES), 3)).clip(-2.5, 2.5)
     density, t1, t2 = jnp.moveaxis(jnp.asarray(RELAXATION) * jnp.exp(spread), 1, 0)
-    names = ("white", "grey", "oedema", "fluid", "necrosis")
-    white, grey, oedema, fluid, necrosis = map(TISSUES.index, names)
+    names = ("white", "grey", "oedema", "fluid", "necrosis", "enhancing")
+    white, grey, oedema, fluid, necrosis, enhancing = map(TISSUES.index, names)
     core = jnp.array([_CORE.get(tissue, 0.0) for tissue in TISSUES])
     rich = jnp.array([tissue in _PROTEIN for tissue in TISSUES])
     log_t2 = (weighting.core * core).at[oedema].set(weighting.oedema)
     log_t1 = _CORE_WATER_T1 * weighting.core * core - weighting.protein * rich
     log_t1 = log_t1.at[oedema].set(_WATER_T1 * weighting.oedema)
+    log_t2 = log_t2.at[enhancing].add(-weighting.dense)
+    log_t1 = log_t1.at[enhancing].add(-_WATER_T1 * weighting.dense)
     t1, t2 = t1 * jnp.exp(log_t1), t2 * jnp.exp(log_t2)
     draw = jax.random.uniform(k_protocol, (9,))
 
     def between(index: int, low: float, high: float) -> jax.Array:
         return low + (high - low) * draw[index]
 
-    dose = jnp.zeros(len(TISSUES)).at[TISSUES.index("enhancing")].set(gadolinium)
+    dose = jnp.zeros(len(TISSUES)).at[enhancing].set(gadolinium)
     dose = dose.at[TISSUES.index("vessel")].set(VESSEL_GADOLINIUM * between(8, 0.2, 1.0))
     t1_after = 1.0 / (1.0 / t1 + RELAXIVITY * dose / 1000.0)
-    kappa, recovery = between(0, 0.8, 1.25), between(1, 520.0, 900.0)
-    short_echo = jnp.exp(-between(2, 4.0, 14.0) / t2)
-    t1n = density * jnp.abs(1.0 - kappa * jnp.exp(-recovery / t1)) * short_echo
-    recovery_after = recovery * between(3, 0.92, 1.08)
-    t1c = density * jnp.abs(1.0 - kappa * jnp.exp(-recovery_after / t1_after)) * short_echo
+    before = _t1_weighting(draw[:3])
+    own = _t1_weighting(
+        jax.random.uniform(jax.random.fold_in(jax.random.clone(k_protocol), 1), (3,))
+    )
+    kappa, recovery, echo = before
+    t1n = density * jnp.abs(1.0 - kappa * jnp.exp(-recovery / t1)) * jnp.exp(-echo / t2)
+    kappa, recovery, echo = before + weighting.apart * (own - before)
+    recovery = recovery * between(3, 0.92, 1.08)
+    t1c = density * jnp.abs(1.0 - kappa * jnp.exp(-recovery / t1_after)) * jnp.exp(-echo / t2)
     t2w = (
         density
         * (1.0 - jnp.exp(-between(4, 3500.0, 6500.0) / t1))
@@ -141,10 +151,18 @@ def draw_signals(
     t2f = density * jnp.abs(saturation) * jnp.exp(-echo / t2)
     t2f = t2f.at[fluid].multiply(1.0 - weighting.suppression)
     signals = jnp.stack([t1n, t1c, t2w, t2f], axis=-1)
-    hidden = jnp.stack([weighting.hidden, weighting.hidden, weighting.hidden_t2, 0.0])
+    hidden_after = weighting.hidden * (1.0 - weighting.apart)
+    hidden = jnp.stack([weighting.hidden, hidden_after, weighting.hidden_t2, 0.0])
     usual, like = signals[oedema], (signals[white] + signals[grey]) / 2
     signals = signals.at[oedema].set(usual + hidden * (like - usual))
     alike = (signals[oedema] / signals[necrosis]) ** weighting.resemblance
     signals = signals.at[necrosis].multiply(alike)
     factors = jax.random.normal(k_departure, signals.shape).clip(-2, 2)
-    return signals * jnp.exp(departure * factors.at[:, 1].set(factors[:, 0]))
+    after = factors[:, 0] + weighting.apart * (factors[:, 1] - factors[:, 0])
+    return signals * jnp.exp(departure * factors.at[:, 1].set(after))
+
+
+def _t1_weighting(draw: jax.Array) -> jax.Array:
+    """Returns κ, the recovery in ms and the echo time in ms, [3], for uniform numbers [3]."""
+    low, high = jnp.array([0.8, 520.0, 4.0]), jnp.array([1.25, 900.0, 14.0])
+    return low + (high - low) * draw

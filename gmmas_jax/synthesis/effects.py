@@ -100,6 +100,10 @@ class Effects(NamedTuple):
         uneven_oedema: Oedema around a ring that looks in places like a core that does not enhance.
             How like at most.
         head_shape: Heads less like the average one. Factor on the bends at most.
+        dense_ring: Enhancing tissue dense with cells, dark on T2 and FLAIR beside wet oedema. Log
+            of the factor on T2 lost at most.
+        own_sequence: T1 after contrast taken by a pulse sequence of its own, so that the change
+            from T1 before is not that of the contrast agent alone. How unlike it is at most.
     """
 
     thick_slices: Effect = Effect(0.5, 6.0)
@@ -150,6 +154,8 @@ class Effects(NamedTuple):
     uneven_oedema: Effect = Effect(0.3, 0.7)
     protocol: Effect = Effect(0.8, 0.9)
     head_shape: Effect = Effect(0.7, 1.5)
+    dense_ring: Effect = Effect(0.5, 0.8)
+    own_sequence: Effect = Effect(0.6, 1.0)
 
     def without(self, *names: str) -> "Effects":
         """Returns the effects with some switched off.
@@ -202,7 +208,7 @@ PLAIN = (
         *("solid_enhancement", "specks", "haemorrhage", "cyst", "multifocal", "butterfly"),
         *("infiltration", "uneven_uptake", "generous_outline", "resection", "superficial"),
         *("even_spread", "fading", "effacement", "texture", "free_water", "wet_core"),
-        *("protein", "hidden_on_t1", "protocol", "head_shape"),
+        *("protein", "hidden_on_t1", "protocol", "head_shape", "dense_ring", "own_sequence"),
     )
     ._replace(
         thick_slices=Effect(0.3, 6.0),

@@ -370,10 +370,16 @@ def draw_weighting(key: jax.Array, effects: Effects) -> Weighting:
         *("free_water", "wet_core", "hidden_on_t1", "hidden_on_t2", "protocol", "protein"),
         "like_oedema",
     )
-    happens, *strengths = jax.random.uniform(key, (3, len(names)))
+    # Drawn apart, so that the patients that were generated before there were these are the same.
+    later = ("dense_ring", "own_sequence")
+    k_later = jax.random.fold_in(jax.random.clone(key), 1)
+    happens, *strengths = jnp.concatenate(
+        [jax.random.uniform(key, (3, len(names))), jax.random.uniform(k_later, (3, len(later)))],
+        axis=1,
+    )
 
     def strength(name: str, share: jax.Array) -> jax.Array:
-        effect, place = getattr(effects, name), names.index(name)
+        effect, place = getattr(effects, name), (*names, *later).index(name)
         return jnp.where(happens[place] < effect.probability, effect.magnitude * share[place], 0.0)
 
     return Weighting(
@@ -385,6 +391,8 @@ def draw_weighting(key: jax.Array, effects: Effects) -> Weighting:
         hidden_t2=strength("hidden_on_t2", strengths[0]),
         likeness=strength("protocol", strengths[0]),
         suppression=strength("protocol", strengths[1]),
+        dense=strength("dense_ring", strengths[0]),
+        apart=strength("own_sequence", strengths[0]),
     )
 
 

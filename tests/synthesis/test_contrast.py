@@ -113,6 +113,55 @@ def test_water_brightens_t2w_and_darkens_t1(part, tissues):
     assert (wet[places, T1N] < usual[places, T1N]).all()
 
 
+def test_dense_tissue_that_enhances_is_dark_on_t2_and_bright_on_t1():
+    usual, dense = _drawn(), _drawn(dense=0.8)
+    assert {tissue for tissue, _ in _changed(usual, dense)} == {"enhancing"}
+    enhancing, grey = TISSUES.index("enhancing"), TISSUES.index("grey")
+    assert dense[enhancing, T2W] < 1.1 * usual[grey, T2W] < usual[enhancing, T2W]
+    assert dense[enhancing, T2F] < usual[enhancing, T2F]
+    assert dense[enhancing, T1N] > usual[enhancing, T1N]
+
+
+def test_t1_after_contrast_by_a_sequence_of_its_own_has_another_contrast():
+    """What takes up none differs between the two, and as far as another draw of the first would."""
+    keys, zero = jax.random.split(jax.random.key(5), 400), jnp.zeros(())
+
+    def of(tissue: str, apart: float) -> tuple[np.ndarray, np.ndarray]:
+        """Log of a tissue's signal over white matter's, before and after contrast."""
+        draws = jax.vmap(lambda key: draw_signals(key, zero, zero, Weighting(apart=apart)))
+        signals = draws(jax.random.clone(keys))
+        ratio = np.log(signals[:, TISSUES.index(tissue)] / signals[:, TISSUES.index("white")])
+        return ratio[:, T1N], ratio[:, T1C]
+
+    shared, same = of("oedema", 0.0)
+    before, after = of("oedema", 1.0)
+    np.testing.assert_array_equal(before, shared)
+    assert 5.0 * np.std(same - shared) < np.std(after - before)
+    assert np.std(after) == pytest.approx(np.std(before), rel=0.15)
+    half = of("oedema", 0.5)[1]
+    assert np.corrcoef(half, same)[0, 1] > 0.5
+    assert np.corrcoef(half, after)[0, 1] > 0.5
+
+
+def test_what_departs_from_physics_departs_alike_after_contrast_but_for_a_sequence_of_its_own():
+    def factors(apart: float) -> np.ndarray:
+        weighting = Weighting(apart=apart)
+        usual, strayed = (
+            draw_signals(jax.random.key(9), jnp.float32(0), jnp.float32(departure), weighting)
+            for departure in (0.0, 0.2)
+        )
+        return np.asarray(strayed / usual)
+
+    factor, alike = factors(1.0), factors(0.0)
+    np.testing.assert_allclose(alike[:, T1C], alike[:, T1N], rtol=1e-5)
+    assert np.abs(np.log(factor[:, T1C] / factor[:, T1N])).min() > 1e-4
+
+
+def test_oedema_hidden_on_t1_is_seen_by_another_sequence_after_contrast():
+    hidden = _drawn(hidden=1.0, apart=1.0)
+    assert _changed(_drawn(apart=1.0), hidden) == {("oedema", T1N)}
+
+
 def test_enhancing_tissue_takes_a_third_of_the_core_s_water():
     usual, wet = _drawn(), _drawn(core=0.9)
     gain = {name: wet[i, T2W] / usual[i, T2W] for i, name in enumerate(TISSUES)}

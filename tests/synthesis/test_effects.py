@@ -31,13 +31,14 @@ BRAIN = (
     "choroid_plexus",
     "protocol",
     "head_shape",
+    "own_sequence",
 )
 TUMOUR = (
     *("midline_shift", "faint", "thin_ring", "solid_enhancement", "specks", "haemorrhage"),
     *("cyst", "multifocal", "butterfly", "infiltration", "uneven_uptake", "resection"),
     *("superficial", "even_spread", "fading", "effacement", "texture", "free_water", "wet_core"),
     *("protein", "hidden_on_t1", "small_core", "like_oedema"),
-    *("large_core", "hidden_on_t2", "uneven_oedema"),
+    *("large_core", "hidden_on_t2", "uneven_oedema", "dense_ring"),
 )
 MOVES_LABELS = (
     *("midline_shift", "thin_ring", "multifocal", "butterfly", "infiltration", "resection"),
@@ -47,7 +48,7 @@ MOVES_LABELS = (
 MOVES_NO_LABELS = (
     *("contrast", "regional", "surface", "hyperintensities", "protocol", "uneven_uptake"),
     *("texture", "free_water", "wet_core", "protein", "hidden_on_t1", "like_oedema"),
-    *("falloff", "border", "hidden_on_t2", "uneven_oedema"),
+    *("falloff", "border", "hidden_on_t2", "uneven_oedema", "dense_ring", "own_sequence"),
 )
 OUTLINE = "generous_outline"
 KEYS = [jax.random.fold_in(jax.random.key(11), number) for number in range(8)]
@@ -113,7 +114,7 @@ def test_at_probability_0_it_changes_nothing(draw, tidy, name):
     [
         *("faint", "specks", "haemorrhage", "cyst", "uneven_uptake"),
         *("texture", "free_water", "wet_core", "protein", "hidden_on_t1", "like_oedema"),
-        *("hidden_on_t2", "uneven_oedema"),
+        *("hidden_on_t2", "uneven_oedema", "dense_ring"),
     ],
 )
 def test_what_befalls_the_core_stays_there(draw, tidy, name):
@@ -220,6 +221,26 @@ def test_oedema_hidden_on_t2_changes_no_other_sequence(draw, tidy):
             (a != b).any() for a, b in zip(_sequences(after), _sequences(before), strict=True)
         ]
         assert changed == [False, False, True, False]
+
+
+def test_t1_after_contrast_by_a_sequence_of_its_own_changes_no_other_sequence(draw, tidy):
+    for key, before in zip(KEYS, tidy, strict=True):
+        after = draw(key, effects=_alone("own_sequence"))
+        changed = [
+            (a != b).any() for a, b in zip(_sequences(after), _sequences(before), strict=True)
+        ]
+        assert changed == [False, True, False, False]
+
+
+def test_a_dense_ring_is_darker_on_t2(draw, tidy):
+    darker = 0
+    for key, before in zip(KEYS, tidy, strict=True):
+        after = draw(key, effects=_alone("dense_ring"))
+        enhancing = before["label"] == 3
+        if enhancing.any():
+            seen, usual = (p["image"][enhancing][:, 2].mean() for p in (after, before))
+            darker += seen < 0.95 * usual
+    assert darker >= 2
 
 
 def test_oedema_is_uneven_around_rings_alone_and_the_core_as_before(draw, tidy):
