@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gmmas_jax.synthesis.acquisition import acquire
 from gmmas_jax.synthesis.anatomy import CHANNELS, Anatomy, sample_anatomy
-from gmmas_jax.synthesis.contrast import TISSUES, Weighting, draw_signals
+from gmmas_jax.synthesis.contrast import TISSUES, draw_signals, draw_weighting
 from gmmas_jax.synthesis.effects import PLAIN, Effects
 from gmmas_jax.synthesis.fields import noise
 from gmmas_jax.synthesis.frame import Frame, frame_at, whole_frame
@@ -362,38 +362,6 @@ def effaced(
     near = jax.nn.sigmoid((_EFFACED - radial) / 0.2)
     lost = strength * near * (1.0 - ventricles) * fluid
     return white, grey + lost, fluid - lost, *rest
-
-
-def draw_weighting(key: jax.Array, effects: Effects) -> Weighting:
-    """Draws how a patient's tissue and protocol differ from the usual."""
-    names = (
-        *("free_water", "wet_core", "hidden_on_t1", "hidden_on_t2", "protocol", "protein"),
-        "like_oedema",
-    )
-    # Drawn apart, so that the patients that were generated before there were these are the same.
-    later = ("dense_ring", "own_sequence")
-    k_later = jax.random.fold_in(jax.random.clone(key), 1)
-    happens, *strengths = jnp.concatenate(
-        [jax.random.uniform(key, (3, len(names))), jax.random.uniform(k_later, (3, len(later)))],
-        axis=1,
-    )
-
-    def strength(name: str, share: jax.Array) -> jax.Array:
-        effect, place = getattr(effects, name), (*names, *later).index(name)
-        return jnp.where(happens[place] < effect.probability, effect.magnitude * share[place], 0.0)
-
-    return Weighting(
-        oedema=strength("free_water", strengths[0]),
-        core=strength("wet_core", strengths[0]),
-        protein=strength("protein", strengths[0]),
-        resemblance=strength("like_oedema", strengths[0]),
-        hidden=strength("hidden_on_t1", strengths[0]),
-        hidden_t2=strength("hidden_on_t2", strengths[0]),
-        likeness=strength("protocol", strengths[0]),
-        suppression=strength("protocol", strengths[1]),
-        dense=strength("dense_ring", strengths[0]),
-        apart=strength("own_sequence", strengths[0]),
-    )
 
 
 def render(
