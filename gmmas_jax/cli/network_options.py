@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gmmas_jax.clinical.abstention import evidence_of
 from gmmas_jax.export.shipped import NAMES, best_for, shipped_folder
 
 if TYPE_CHECKING:
@@ -35,12 +36,16 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_predictor(weights: str | None, *, flips: bool | None = None) -> "Predictor":
+def load_predictor(
+    weights: str | None, *, flips: bool | None = None, experimental: bool = True
+) -> "Predictor":
     """Loads the weights that were asked for, or the better shipped ones, and says which.
 
     Args:
         weights: `--weights`; None for the shipped ones that suit this machine.
         flips: See `Predictor`.
+        experimental: Whether answers that are no evidence will be shown; if not, time is saved by
+            not estimating how uncertain they are.
 
     Raises:
         UserError: If there are no such weights or they are damaged.
@@ -52,7 +57,12 @@ def load_predictor(weights: str | None, *, flips: bool | None = None) -> "Predic
     if weights is None:
         weights = best_for(accelerator=jax.default_backend() != "cpu")
     loaded = open_weights(weights)
-    predictor = Predictor(loaded, flips=flips)
+    evidence = evidence_of(
+        loaded.config["model"].get("tasks", {}),
+        trained_on=loaded.trained_on,
+        experimental=experimental,
+    )
+    predictor = Predictor(loaded, flips=flips, samples=0 if evidence.withheld else None)
     what = f"{weights}, which come with gmmas" if loaded.name else weights
     print(
         f"weights: {what} (config {predictor.identity['config']}, sha256 {loaded.sha256[:12]}…, "

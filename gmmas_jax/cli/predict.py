@@ -61,7 +61,9 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if arguments.preprocess:
         check_engine()
-    predictor = load_predictor(arguments.weights, flips=arguments.flips)
+    predictor = load_predictor(
+        arguments.weights, flips=arguments.flips, experimental=arguments.experimental
+    )
     predictor.compile_ahead()
     # Imported while the network is being compiled: what draws and reads takes a second.
     from gmmas_jax.cli.case_results import (

@@ -97,21 +97,22 @@ class Predictor:
         prediction = predictor.predict(read_folder("patient/"))
     """
 
-    def __init__(self, weights: Weights, *, flips: bool | None = None):
+    def __init__(self, weights: Weights, *, flips: bool | None = None, samples: int | None = None):
         """Builds the network.
 
         Args:
             weights: From `load_weights`, or made in memory.
             flips: Also predict the case mirrored from left to right, and average; None does as
                 the weights' config says.
+            samples: Passes that estimate the tasks' uncertainty; 0 for none, None likewise.
 
         Raises:
             UserError: If the config's sections `model` or `inference` are faulty.
         """
         config = weights.config
+        asked = {"flips": flips, "samples": samples}
         inference = dict(config["inference"])
-        if flips is not None:
-            inference["flips"] = flips
+        inference |= {name: value for name, value in asked.items() if value is not None}
         self.settings = InferenceSettings.from_config(inference)
         section = config["model"]
         self.labels = class_names(section["num_classes"])
@@ -338,10 +339,10 @@ class Predictor:
         shape = image.shape[:2]
         if self._frame is not None:
             image = fit(image, self._frame)
-        mask = jnp.asarray(present)[None]
-        whole = jnp.asarray(whole_volume(image, self._whole))[None]
-        features = self._global(self._variables, whole, mask)
-        batch = jnp.broadcast_to(mask, (self.settings.batch_size, mask.shape[1]))
+        # NumPy's: each operation of JAX here would be a program more to compile.
+        mask = present[None]
+        features = self._global(self._variables, whole_volume(image, self._whole)[None], mask)
+        batch = np.broadcast_to(mask, (self.settings.batch_size, mask.shape[1]))
 
         def run(windows: Windows) -> tuple[np.ndarray, Any]:
             probabilities, logits, samples = jax.device_get(

@@ -1,14 +1,26 @@
-"""What the scanner adds to the ideal signal: thick slices, blur, motion, bias, noise, gamma."""
+"""What the scanner adds to the ideal signal, and where it ends.
+
+Thick slices, blur, motion, bias, noise, gamma; and slices that do not reach all of the brain.
+"""
 
 import jax
 import jax.numpy as jnp
 
 from gmmas_jax.synthesis.effects import Effects
 from gmmas_jax.synthesis.fields import blur_matrix, ghost_matrix, mix_along, noise, shift_matrix
-from gmmas_jax.synthesis.frame import Frame
+from gmmas_jax.synthesis.frame import Frame, to_one_end
 
 _AXES = (0.1, 0.2, 0.7)
 """How often slices are sagittal, coronal, axial."""
+
+_TILT = (0.05, 0.15)
+"""Standard deviation of the slope at which slices end, to the side and to the front."""
+
+_ROOM_MM = 12.0
+"""Between the box and most heads: ending there takes nothing away."""
+
+_LAST_MM = 3.0
+"""Over how much the last slice fades, once interpolated."""
 
 
 def slice_matrix(size: int, thickness: jax.Array, phase: jax.Array) -> jax.Array:
@@ -66,7 +78,31 @@ def acquire(
     level = jnp.where(draw[11] < effects.noise.probability, effects.noise.magnitude * draw[12], 0.0)
     # Rician in theory (Gudbjartsson and Patz 1995); inside the brain the Gaussian limit holds.
     signal = signal + level * jax.random.normal(k_noise, signal.shape)
+    if not effects.coverage.known_off:
+        # Drawn apart, so that the patients that were generated before there was this are the same.
+        signal = signal * covered(jax.random.fold_in(jax.random.clone(key), 1), frame, effects)
     return (300.0 * signal).clip(0.5) * (brain > 0.5)
+
+
+def covered(key: jax.Array, frame: Frame, effects: Effects) -> jax.Array:
+    """Draws which part of a head a sequence's slices cover: up to a plane near one end of it.
+
+    Args:
+        key: Typed PRNG key.
+        frame: Where it is wanted.
+        effects: Of which `coverage` counts.
+
+    Returns:
+        [d h w] float32, 1 where something was measured, falling to 0 across the last slice.
+    """
+    k_draw, k_tilt = jax.random.split(key)
+    happens, far, end = jax.random.uniform(k_draw, (3,))
+    lost_mm = _ROOM_MM + (effects.coverage.magnitude - _ROOM_MM) * far
+    lost_mm = jnp.where(happens < effects.coverage.probability, lost_mm, -jnp.inf)
+    slope = jnp.array(_TILT) * jax.random.normal(k_tilt, (2,)).clip(-2.0, 2.0)
+    right, front, _ = frame.points()
+    beyond = lost_mm - to_one_end(frame, end) + slope[0] * right + slope[1] * front
+    return 1.0 - (beyond / _LAST_MM).clip(0.0, 1.0)
 
 
 def _spread(

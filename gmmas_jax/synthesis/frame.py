@@ -8,6 +8,9 @@ BOX_MM = ((-80.0, 80.0), (-114.0, 78.0), (-74.0, 86.0))
 """What a whole head fills, with room for deformation: left, right / posterior, anterior / foot,
 head."""
 
+_AT_VERTEX = 0.7
+"""How often what befalls one end of a head befalls the vertex; else the skull base."""
+
 
 @flax.struct.dataclass
 class Frame:
@@ -39,6 +42,18 @@ def whole_frame(spacing_mm: float) -> Frame:
     shape = tuple(int((high - low) / spacing_mm) for low, high in BOX_MM)
     start = jnp.array([low + spacing_mm / 2 for low, _ in BOX_MM], jnp.float32)
     return Frame(start, jnp.full(3, spacing_mm, jnp.float32), (shape[0], shape[1], shape[2]))
+
+
+def to_one_end(frame: Frame, end: jax.Array) -> jax.Array:
+    """Returns how far it is, [1 1 w] float32 in mm, to the box's end at the vertex or at the base.
+
+    Args:
+        frame: Of the result.
+        end: [] float32, uniform in 0..1: the vertex in 70 % of the draws, else the skull base.
+    """
+    low, high = BOX_MM[2]
+    place = frame.along(2).reshape(1, 1, -1)
+    return jnp.where(end < _AT_VERTEX, high - place, place - low)
 
 
 def frame_at(point: jax.Array) -> Frame:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.synthesis.effects import Effects
 from gmmas_jax.synthesis.fields import noise, octave_noise
-from gmmas_jax.synthesis.frame import BOX_MM, Frame
+from gmmas_jax.synthesis.frame import Frame, to_one_end
 
 _TEXTURED = (0.2, 0.2, 1.0, 1.0)
 """How uneven tumours are in each of `SEQUENCES`, as a share of the most uneven: T1 varies less."""
@@ -16,11 +16,6 @@ _PLACES = ("regional", "surface", "falloff", "border")
 
 _FALLOFF_MM = (40.0, 100.0)
 """How far from the end of the box signal begins to be lost."""
-
-_AT_VERTEX = 0.7
-"""How often it is lost toward the vertex; else toward the skull base."""
-
-_FOOT_HEAD = 2
 
 
 def place_factors(
@@ -71,11 +66,8 @@ def _toward_end(frame: Frame, end: jax.Array, begin: jax.Array) -> jax.Array:
         end: [] float32 in 0..1, at which end.
         begin: [] float32 in 0..1, how far from it.
     """
-    low, high = BOX_MM[_FOOT_HEAD]
-    place = frame.along(_FOOT_HEAD)
-    left = jnp.where(end < _AT_VERTEX, high - place, place - low)
     length = _FALLOFF_MM[0] + (_FALLOFF_MM[1] - _FALLOFF_MM[0]) * begin
-    return ((1.0 - left / length).clip(0.0, 1.0) ** 2).reshape(1, 1, -1)
+    return (1.0 - to_one_end(frame, end) / length).clip(0.0, 1.0) ** 2
 
 
 def tumour_factors(key: jax.Array, taken: jax.Array, frame: Frame, effects: Effects) -> jax.Array:

@@ -57,6 +57,20 @@ def test_shipped_weights_are_taken_and_told(weights: str | None, expected: str, 
     )
 
 
+@pytest.mark.parametrize(
+    ("trained_on", "experimental", "estimated"),
+    [("generated", False, False), ("generated", True, True), ("patients", False, True)],
+)
+def test_uncertainty_is_estimated_of_answers_that_are_shown(
+    trained_on, experimental, estimated, tmp_path: Path
+):
+    weights = tiny_weights()
+    config = {**weights.config, "name": "tiny", "provenance": {"trained_on": trained_on}}
+    save_weights(tmp_path / "w", weights.params, {}, config, "# Card\n")
+    predictor = load_predictor(str(tmp_path / "w"), experimental=experimental)
+    assert (predictor.settings.samples > 0) == estimated
+
+
 def test_an_accelerator_gets_the_larger_weights(monkeypatch: pytest.MonkeyPatch):
     import jax
 

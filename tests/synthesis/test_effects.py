@@ -32,6 +32,7 @@ BRAIN = (
     "protocol",
     "head_shape",
     "own_sequence",
+    "coverage",
 )
 TUMOUR = (
     *("midline_shift", "faint", "thin_ring", "solid_enhancement", "specks", "haemorrhage"),
@@ -49,6 +50,7 @@ MOVES_NO_LABELS = (
     *("contrast", "regional", "surface", "hyperintensities", "protocol", "uneven_uptake"),
     *("texture", "free_water", "wet_core", "protein", "hidden_on_t1", "like_oedema"),
     *("falloff", "border", "hidden_on_t2", "uneven_oedema", "dense_ring", "own_sequence"),
+    "coverage",
 )
 OUTLINE = "generous_outline"
 KEYS = [jax.random.fold_in(jax.random.key(11), number) for number in range(8)]
@@ -93,8 +95,9 @@ def test_alone_at_probability_1_it_changes_the_image(draw, tidy, tidy_near, name
     with_it = [draw(key, effects=_alone(name), frame=frame) for key in KEYS]
     share = np.mean(_changed(with_it, tidy, "image"))
     # Some need a ring, or a tumour that has none, or priors that are less alike than the coarse
-    # head's; all else is seen in every patient.
-    assert share >= {"superficial": 1 / len(KEYS)}.get(name, 0.25 if name in TUMOUR else 1.0)
+    # head's, or more of a head near the ends of its box; all else is seen in every patient.
+    least = {"superficial": 1 / len(KEYS), "coverage": 0.5}
+    assert share >= least.get(name, 0.25 if name in TUMOUR else 1.0)
     if name in (*SCANNER, *MOVES_NO_LABELS):
         assert not any(_changed(with_it, tidy, "label"))
     if name in MOVES_LABELS:
@@ -288,6 +291,26 @@ def test_signal_falls_off_toward_one_end_of_the_head(draw, tidy):
             if ratio.min() < 0.8:
                 lost_at.add(end)
     assert lost_at == {"vertex", "base"}
+
+
+def test_slices_end_before_the_brain_at_one_end_and_change_nothing_else(draw, tidy):
+    ends, lost = set(), []
+    for key, before in zip(KEYS, tidy, strict=True):
+        after = draw(key, effects=_alone("coverage"))
+        # Something is there all the same: the brain's mask is that of all sequences.
+        np.testing.assert_array_equal(after["image"] > 0, before["image"] > 0)
+        for seen, usual in zip(_sequences(after), _sequences(before), strict=True):
+            inside = usual > 30
+            empty, whole = inside & (seen <= 0.5), inside & (seen == usual)
+            # Between them at most the one layer in which the plane lies.
+            assert (inside & ~empty & ~whole).sum() < 0.05 * inside.sum()
+            lost.append(empty.sum() / inside.sum())
+            if empty.any():
+                heights = [np.nonzero(part)[2].mean() for part in (empty, whole)]
+                ends.add("vertex" if heights[0] > heights[1] else "base")
+    assert ends == {"vertex", "base"}
+    # The coarse head leaves more room in its box than a real one: of that 0.04 are lost.
+    assert 0.005 < np.mean(lost) < 0.1
 
 
 def test_patches_of_the_border_are_lost_or_gained_and_the_depth_is_not(draw, tidy):
