@@ -41,5 +41,5 @@ class Program:
 
 
 def _options() -> dict[str, int]:
-    """Returns XLA's options: on a CPU, where the convolutions are a library's, to compile sooner."""
+    """Fewer of LLVM's passes on a CPU, whose convolutions are a library's."""
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}

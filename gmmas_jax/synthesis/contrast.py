@@ -70,6 +70,8 @@ class Weighting(NamedTuple):
         suppression: Share of fluid's signal lost on FLAIR.
         dense: Log of the factor by which T2 of enhancing tissue is shorter; T1 is too, but less.
         apart: How unlike the pulse sequence before contrast the one after it is.
+        dim: How like healthy tissue the core is on FLAIR, enhancing tissue too; mucinous tissue is
+            darker anyway.
     """
 
     oedema: jax.Array | float = 0.0
@@ -82,6 +84,7 @@ class Weighting(NamedTuple):
     suppression: jax.Array | float = 0.0
     dense: jax.Array | float = 0.0
     apart: jax.Array | float = 0.0
+    dim: jax.Array | float = 0.0
 
 
 USUAL = Weighting()
@@ -94,15 +97,15 @@ def draw_weighting(key: jax.Array, effects: Effects) -> Weighting:
         "like_oedema",
     )
     # Drawn apart, so that the patients that were generated before there were these are the same.
-    later = ("dense_ring", "own_sequence")
-    k_later = jax.random.fold_in(jax.random.clone(key), 1)
-    happens, *strengths = jnp.concatenate(
-        [jax.random.uniform(key, (3, len(names))), jax.random.uniform(k_later, (3, len(later)))],
-        axis=1,
-    )
+    later, latest = ("dense_ring", "own_sequence"), ("dim_on_flair",)
+    k_later, k_latest = (jax.random.fold_in(jax.random.clone(key), number) for number in (1, 2))
+    groups = {names: key, later: k_later, latest: k_latest}
+    drawn = [jax.random.uniform(own, (3, len(group))) for group, own in groups.items()]
+    happens, *strengths = jnp.concatenate(drawn, axis=1)
+    order = sum(groups, ())
 
     def strength(name: str, share: jax.Array) -> jax.Array:
-        effect, place = getattr(effects, name), (*names, *later).index(name)
+        effect, place = getattr(effects, name), order.index(name)
         return jnp.where(happens[place] < effect.probability, effect.magnitude * share[place], 0.0)
 
     return Weighting(
@@ -116,6 +119,7 @@ def draw_weighting(key: jax.Array, effects: Effects) -> Weighting:
         suppression=strength("protocol", strengths[1]),
         dense=strength("dense_ring", strengths[0]),
         apart=strength("own_sequence", strengths[0]),
+        dim=strength("dim_on_flair", strengths[0]),
     )
 
 
@@ -144,12 +148,12 @@ def draw_signals(
     k_tissue, k_protocol, k_departure = jax.random.split(key, 3)
     spread = jnp.asarray(SPREAD) * jax.random.normal(k_tissue, (len(TISSUES), 3)).clip(-2.5, 2.5)
     density, t1, t2 = jnp.moveaxis(jnp.asarray(RELAXATION) * jnp.exp(spread), 1, 0)
-    names = ("white", "grey", "oedema", "fluid", "necrosis", "enhancing")
-    white, grey, oedema, fluid, necrosis, enhancing = map(TISSUES.index, names)
-    core = jnp.array([_CORE.get(tissue, 0.0) for tissue in TISSUES])
+    names = ("white", "grey", "oedema", "fluid", "necrosis", "solid", "enhancing")
+    white, grey, oedema, fluid, necrosis, solid, enhancing = map(TISSUES.index, names)
+    wet = jnp.array([_CORE.get(tissue, 0.0) for tissue in TISSUES])
     rich = jnp.array([tissue in _PROTEIN for tissue in TISSUES])
-    log_t2 = (weighting.core * core).at[oedema].set(weighting.oedema)
-    log_t1 = _CORE_WATER_T1 * weighting.core * core - weighting.protein * rich
+    log_t2 = (weighting.core * wet).at[oedema].set(weighting.oedema)
+    log_t1 = _CORE_WATER_T1 * weighting.core * wet - weighting.protein * rich
     log_t1 = log_t1.at[oedema].set(_WATER_T1 * weighting.oedema)
     log_t2 = log_t2.at[enhancing].add(-weighting.dense)
     log_t1 = log_t1.at[enhancing].add(-_WATER_T1 * weighting.dense)
@@ -191,6 +195,8 @@ def draw_signals(
     signals = signals.at[oedema].set(usual + hidden * (like - usual))
     alike = (signals[oedema] / signals[necrosis]) ** weighting.resemblance
     signals = signals.at[necrosis].multiply(alike)
+    core = jnp.array([necrosis, solid, enhancing])
+    signals = signals.at[core, 3].add(weighting.dim * (like[3] - signals[core, 3]))
     factors = jax.random.normal(k_departure, signals.shape).clip(-2, 2)
     after = factors[:, 0] + weighting.apart * (factors[:, 1] - factors[:, 0])
     return signals * jnp.exp(departure * factors.at[:, 1].set(after))

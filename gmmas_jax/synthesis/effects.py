@@ -104,6 +104,8 @@ class Effects(NamedTuple):
             of the factor on T2 lost at most.
         own_sequence: T1 after contrast taken by a pulse sequence of its own, so that the change
             from T1 before is not that of the contrast agent alone. How unlike it is at most.
+        dim_on_flair: Cores, with what enhances in them, that FLAIR hardly shows. How like healthy
+            tissue at most.
         coverage: Per sequence. Slices that end before the brain does, at the vertex or the skull
             base: nothing was measured beyond. How far at most, in mm from the end of the box that
             a head fills.
@@ -159,6 +161,7 @@ class Effects(NamedTuple):
     head_shape: Effect = Effect(0.7, 1.5)
     dense_ring: Effect = Effect(0.5, 0.8)
     own_sequence: Effect = Effect(0.6, 1.0)
+    dim_on_flair: Effect = Effect(0.3, 1.0)
     coverage: Effect = Effect(0.12, 40.0)
 
     def without(self, *names: str) -> "Effects":
@@ -213,7 +216,7 @@ PLAIN = (
         *("infiltration", "uneven_uptake", "generous_outline", "resection", "superficial"),
         *("even_spread", "fading", "effacement", "texture", "free_water", "wet_core"),
         *("protein", "hidden_on_t1", "protocol", "head_shape", "dense_ring", "own_sequence"),
-        "coverage",
+        *("dim_on_flair", "coverage"),
     )
     ._replace(
         thick_slices=Effect(0.3, 6.0),

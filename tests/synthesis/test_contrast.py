@@ -98,6 +98,16 @@ def test_oedema_hidden_on_t2_has_the_signal_of_the_tissue_around_on_t2_alone():
     assert hidden[oedema, T2W] == pytest.approx((usual[white, T2W] + usual[grey, T2W]) / 2)
 
 
+def test_a_dim_core_has_the_signal_of_the_tissue_around_on_flair_alone():
+    usual, dim, half = _drawn(), _drawn(dim=1.0), _drawn(dim=0.5)
+    core = ("necrosis", "solid", "enhancing")
+    assert _changed(usual, dim) == {(tissue, T2F) for tissue in core}
+    white, grey, *places = map(TISSUES.index, ("white", "grey", *core))
+    expected = (usual[white, T2F] + usual[grey, T2F]) / 2
+    np.testing.assert_allclose(dim[places, T2F], expected, rtol=1e-5)
+    np.testing.assert_allclose(half[places, T2F], (usual[places, T2F] + expected) / 2, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("part", "tissues"),
     [

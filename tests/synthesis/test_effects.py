@@ -40,6 +40,7 @@ TUMOUR = (
     *("superficial", "even_spread", "fading", "effacement", "texture", "free_water", "wet_core"),
     *("protein", "hidden_on_t1", "small_core", "like_oedema"),
     *("large_core", "hidden_on_t2", "uneven_oedema", "dense_ring"),
+    "dim_on_flair",
 )
 MOVES_LABELS = (
     *("midline_shift", "thin_ring", "multifocal", "butterfly", "infiltration", "resection"),
@@ -50,7 +51,7 @@ MOVES_NO_LABELS = (
     *("contrast", "regional", "surface", "hyperintensities", "protocol", "uneven_uptake"),
     *("texture", "free_water", "wet_core", "protein", "hidden_on_t1", "like_oedema"),
     *("falloff", "border", "hidden_on_t2", "uneven_oedema", "dense_ring", "own_sequence"),
-    "coverage",
+    *("dim_on_flair", "coverage"),
 )
 OUTLINE = "generous_outline"
 KEYS = [jax.random.fold_in(jax.random.key(11), number) for number in range(8)]
@@ -117,7 +118,7 @@ def test_at_probability_0_it_changes_nothing(draw, tidy, name):
     [
         *("faint", "specks", "haemorrhage", "cyst", "uneven_uptake"),
         *("texture", "free_water", "wet_core", "protein", "hidden_on_t1", "like_oedema"),
-        *("hidden_on_t2", "uneven_oedema", "dense_ring"),
+        *("hidden_on_t2", "uneven_oedema", "dense_ring", "dim_on_flair"),
     ],
 )
 def test_what_befalls_the_core_stays_there(draw, tidy, name):
@@ -217,7 +218,9 @@ def test_oedema_reaches_somewhere_however_large_the_core():
     assert resized(genotype, jnp.float32(3.0)).ranges["oedema_reach"] > 0
 
 
-@pytest.mark.parametrize(("name", "place"), [("hidden_on_t2", 2), ("own_sequence", 1)])
+@pytest.mark.parametrize(
+    ("name", "place"), [("hidden_on_t2", 2), ("own_sequence", 1), ("dim_on_flair", 3)]
+)
 def test_what_befalls_one_sequence_changes_no_other(draw, tidy, name, place):
     for key, before in zip(KEYS, tidy, strict=True):
         after = draw(key, effects=_alone(name))
