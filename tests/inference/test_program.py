@@ -1,11 +1,15 @@
 """A function compiled before its arguments are there."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gmmas_jax.inference.program import Program
+
+OPTIMISATION = "xla_backend_optimization_level"
 
 
 def test_begun_it_is_traced_once_and_says_what_it_will_return():
@@ -35,3 +39,17 @@ def test_not_begun_it_takes_every_shape():
 def test_what_cannot_be_traced_is_told_where_it_begins():
     with pytest.raises(TypeError, match="incompatible shapes"):
         Program(lambda x: x + jnp.ones(2)).begin(jax.ShapeDtypeStruct((3,), jnp.float32))
+
+
+@pytest.mark.parametrize(("backend", "asked"), [("cpu", {OPTIMISATION: 1}), ("gpu", {})])
+def test_fewer_passes_are_asked_for_on_a_cpu_alone(backend, asked, monkeypatch: pytest.MonkeyPatch):
+    """On an accelerator the same option would slow its kernels."""
+    seen = []
+    lowered = SimpleNamespace(compile=seen.append, out_info=())
+    monkeypatch.setattr(jax, "jit", lambda _: SimpleNamespace(lower=lambda: lowered))
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    program = Program(len)
+    program.begin()
+    with pytest.raises(TypeError):
+        program()  # There is no program; but the thread has ended then.
+    assert seen == [asked]
