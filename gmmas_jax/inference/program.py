@@ -40,6 +40,6 @@ class Program:
         return self._compiled.result()(*arguments)
 
 
-def _options() -> dict[str, int]:
+def _options() -> dict[str, str | bool]:
     """Fewer of LLVM's passes on a CPU, whose convolutions are a library's."""
-    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
+    return {"xla_backend_optimization_level": "1"} if jax.default_backend() == "cpu" else {}

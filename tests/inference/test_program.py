@@ -41,7 +41,7 @@ def test_what_cannot_be_traced_is_told_where_it_begins():
         Program(lambda x: x + jnp.ones(2)).begin(jax.ShapeDtypeStruct((3,), jnp.float32))
 
 
-@pytest.mark.parametrize(("backend", "asked"), [("cpu", {OPTIMISATION: 1}), ("gpu", {})])
+@pytest.mark.parametrize(("backend", "asked"), [("cpu", {OPTIMISATION: "1"}), ("gpu", {})])
 def test_fewer_passes_are_asked_for_on_a_cpu_alone(backend, asked, monkeypatch: pytest.MonkeyPatch):
     """On an accelerator the same option would slow its kernels."""
     seen = []
