@@ -49,7 +49,7 @@ _CORE = {"necrosis": 1.0, "solid": 1.0, "mucinous": 1.0, "enhancing": 0.35}
 
 _PROTEIN = ("necrosis", "solid")  # Mucinous tumour stays dark on FLAIR; what enhances is no fluid.
 _WATER_T1 = 0.45  # T1 rises less than T2 does with free water: this power of T2's factor.
-_CORE_WATER_T1 = 0.2  # Of the core, whose water is bound: less still.
+_CORE_WATER_T1 = 0.3  # Of the core, whose water is bound: less still.
 RELAXIVITY = 4.5  # of gadolinium chelates, per mM per s
 VESSEL_GADOLINIUM = 1.0  # mM
 
@@ -63,7 +63,7 @@ class Weighting(NamedTuple):
             tissue takes part in it by a third.
         protein: Log of the factor by which T1 is shorter in it, mucinous and enhancing tissue
             apart.
-        resemblance: How like oedema's the signal of necrosis is; beyond 1 it differs the other way.
+        resemblance: How like oedema's the signal of necrosis is on T2 and FLAIR.
         hidden: How like healthy tissue oedema is on T1.
         hidden_t2: The same on T2, where FLAIR shows it all the same.
         likeness: How like white matter's the T2-weighted signal of grey matter is.
@@ -193,8 +193,8 @@ def draw_signals(
     hidden = jnp.stack([weighting.hidden, hidden_after, weighting.hidden_t2, 0.0])
     usual, like = signals[oedema], (signals[white] + signals[grey]) / 2
     signals = signals.at[oedema].set(usual + hidden * (like - usual))
-    alike = (signals[oedema] / signals[necrosis]) ** weighting.resemblance
-    signals = signals.at[necrosis].multiply(alike)
+    alike = (signals[oedema, 2:] / signals[necrosis, 2:]) ** weighting.resemblance
+    signals = signals.at[necrosis, 2:].multiply(alike)
     core = jnp.array([necrosis, solid, enhancing])
     signals = signals.at[core, 3].add(weighting.dim * (like[3] - signals[core, 3]))
     factors = jax.random.normal(k_departure, signals.shape).clip(-2, 2)

@@ -90,8 +90,8 @@ class Effects(NamedTuple):
             on T2 at most.
         protein: Cores of shorter T1, which FLAIR then suppresses less. Log of the factor on T1 at
             most.
-        like_oedema: Cores of rings that look like the oedema outside, so that the ring alone tells
-            them apart. How like at most; beyond 1 they differ the other way.
+        like_oedema: Cores of rings that look on T2 and FLAIR like the oedema outside, so that the
+            ring tells them apart, and T1, on which cores are darker. How like at most.
         hidden_on_t1: Oedema that is hardly seen on T1. How like healthy tissue at most.
         protocol: T2-weighting that tells grey from white matter less, and FLAIR that suppresses
             fluid more. How much of either difference is lost, at most.
@@ -152,8 +152,8 @@ class Effects(NamedTuple):
     texture: Effect = Effect(0.8, 0.35)
     free_water: Effect = Effect(0.8, 1.1)
     wet_core: Effect = Effect(0.8, 1.1)
-    protein: Effect = Effect(0.7, 0.35)
-    like_oedema: Effect = Effect(0.5, 1.4)
+    protein: Effect = Effect(0.5, 0.3)
+    like_oedema: Effect = Effect(0.5, 1.0)
     hidden_on_t1: Effect = Effect(0.5, 0.8)
     hidden_on_t2: Effect = Effect(0.5, 0.9)
     uneven_oedema: Effect = Effect(0.3, 0.7)
@@ -161,7 +161,7 @@ class Effects(NamedTuple):
     head_shape: Effect = Effect(0.7, 1.5)
     dense_ring: Effect = Effect(0.5, 0.8)
     own_sequence: Effect = Effect(0.6, 1.0)
-    dim_on_flair: Effect = Effect(0.3, 1.0)
+    dim_on_flair: Effect = Effect(0.2, 1.0)
     coverage: Effect = Effect(0.12, 40.0)
 
     def without(self, *names: str) -> "Effects":
