@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gmmas_jax.clinical.abstention import evidence_of
 from gmmas_jax.export.shipped import NAMES, best_for, shipped_folder
 
 if TYPE_CHECKING:
@@ -52,6 +51,7 @@ def load_predictor(
     """
     import jax
 
+    from gmmas_jax.clinical.abstention import evidence_of
     from gmmas_jax.inference.predictor import Predictor
 
     if weights is None:

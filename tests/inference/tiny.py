@@ -1,7 +1,6 @@
 """A tiny network with random weights, and tiny heads to predict."""
 
 import copy
-import functools
 from typing import Any
 from unittest import mock
 
@@ -41,8 +40,10 @@ def tiny_weights(**inference: Any) -> Weights:
 
 def tiny_predictor(**inference: Any) -> Predictor:
     """Returns a predictor of `tiny_weights`, compiled without expensive optimisation."""
-    fast = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    with mock.patch.object(jax, "jit", fast):
+    jit, least = jax.jit, {"compiler_options": {"xla_backend_optimization_level": 0}}
+    with mock.patch.object(
+        jax, "jit", lambda function, **options: jit(function, **options | least)
+    ):
         return Predictor(tiny_weights(**inference))
 
 
