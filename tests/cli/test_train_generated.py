@@ -86,7 +86,7 @@ assert not loaded, loaded
         "JAX_COMPILATION_CACHE_DIR": jax.config.values["jax_compilation_cache_dir"],
     }
     words = [sys.executable, "-c", code, str(tmp_path)]
-    subprocess.run(words, check=True, timeout=300, env=quickly)
+    subprocess.run(words, check=True, timeout=900, env=quickly)
     assert load_weights(tmp_path / "weights").trained_on == "generated"
 
 
