@@ -7,7 +7,9 @@ TEST_ARGS ?= -n 2 --dist loadfile
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# Modules are compiled when first imported: all of them at once takes half a minute.
+# Modules are compiled when first imported: all of them at once takes half a minute. They must be
+# kept then: without, each process that a test starts spends a quarter of a minute compiling TensorFlow.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := install -q --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
