@@ -8,9 +8,9 @@ patients a second (`benchmarks/results`). Result: the model card in `gmmas_jax/w
 
 The shipped weights were stopped by the clock at 4,390 steps, with the cosine in the share of the
 time; `steps` is what a run by number takes in its place. They were computed in bfloat16 and are
-shipped to be computed with in float32. The generator had 44 effects then (their config.json has
-them); with the next four it was trained once more, and was not better
-(docs/explanation/synthetic-to-real.md).
+shipped to be computed with in float32. The generator had 44 effects then: their config.json has
+them, and a run of today is on another generator. With the next four it was trained once more, and
+was not better (docs/explanation/synthetic-to-real.md).
 `inference.min_certain_ml` was chosen by `benchmarks/postprocessing.py` for the shipped weights.
 """
 

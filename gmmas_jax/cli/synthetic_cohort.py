@@ -22,8 +22,8 @@ from gmmas_jax.synthesis.anatomy import Anatomy, anatomy_affine, load_anatomy
 from gmmas_jax.synthesis.effects import PLAIN, Effects
 from gmmas_jax.synthesis.generator import generate
 
-GENERATOR = 3
-"""Raised when the same key gives another patient: patients of before do not count as there."""
+GENERATOR = 4
+"""Raised when the same key and effects give another patient: those of before do not count."""
 
 EFFECTS = {"plain": PLAIN, "full": Effects()}
 
@@ -88,7 +88,8 @@ def write_synthetic_cohort(
         "spacing_mm": spacing_mm,
         "effects": effects,
         "healthy": healthy,
-        "anatomy": _digest(anatomy),
+        "anatomy": _checksum(np.asarray(anatomy.maps), np.asarray(anatomy.priors)),
+        "strengths": _checksum(repr(EFFECTS[effects]).encode()),
     }
     facts: dict[int, dict[str, str]] = {}
     missing: list[int] = []
@@ -184,9 +185,8 @@ def _stored_tasks(out: Path, index: int, settings: dict[str, Any]) -> dict[str, 
     return document["tasks"] if all(file.exists() for file in files) else None
 
 
-def _digest(anatomy: Anatomy) -> str:
-    parts = np.asarray(anatomy.maps).tobytes(), np.asarray(anatomy.priors).tobytes()
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+def _checksum(*parts: np.ndarray | bytes) -> str:
+    return hashlib.sha256(b"".join(bytes(part) for part in parts)).hexdigest()[:16]
 
 
 def _row(index: int, tasks: dict[str, str], *, test: int, val: int) -> Row:

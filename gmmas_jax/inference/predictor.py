@@ -104,7 +104,8 @@ class Predictor:
             weights: From `load_weights`, or made in memory.
             flips: Also predict the case mirrored from left to right, and average; None does as
                 the weights' config says.
-            samples: Passes that estimate the tasks' uncertainty; 0 for none, None likewise.
+            samples: Passes that estimate the tasks' uncertainty, 0 for none; None does as the
+                weights' config says.
 
         Raises:
             UserError: If the config's sections `model` or `inference` are faulty.

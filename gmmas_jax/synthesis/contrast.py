@@ -4,8 +4,8 @@ Every patient gets relaxation times drawn around published means and sequence ti
 clinical protocols, so that contrasts keep their physical order and vary as between scanners. Brain
 values are those measured near 3 T (Wansapura et al. 1999, J Magn Reson Imaging 9:531; Stanisz et
 al. 2005, Magn Reson Med 54:507); tumour values follow quantitative MRI of gliomas (Hattingen et al.
-2017, Oncotarget 8:57827), rounded. The fluid-like core of the T2-FLAIR mismatch is given relaxation
-times near those of fluid, which is what makes FLAIR suppress it.
+2017, Oncotarget 8:57827), rounded. The fluid-like core of the T2-FLAIR mismatch is given a T1
+between solid tumour's and fluid's, which is what makes FLAIR suppress it.
 """
 
 from typing import NamedTuple
@@ -29,7 +29,7 @@ RELAXATION = (
     (0.82, 1350.0, 150.0),
     (0.94, 2200.0, 240.0),
     (0.90, 1900.0, 190.0),
-    (0.93, 2100.0, 320.0),
+    (0.96, 2800.0, 400.0),
     (0.88, 1500.0, 150.0),
     (0.85, 1400.0, 155.0),
     (0.45, 1100.0, 45.0),
@@ -40,14 +40,14 @@ RELAXATION = (
 SPREAD = (
     (0.02, 0.05, 0.06), (0.02, 0.05, 0.06), (0.01, 0.05, 0.15), (0.03, 0.10, 0.10),
     (0.03, 0.10, 0.15),
-    (0.03, 0.20, 0.32), (0.03, 0.14, 0.20), (0.02, 0.14, 0.28), (0.03, 0.14, 0.22),
+    (0.03, 0.20, 0.32), (0.03, 0.14, 0.20), (0.02, 0.08, 0.28), (0.03, 0.14, 0.22),
     (0.03, 0.13, 0.14), (0.15, 0.15, 0.20), (0.03, 0.30, 0.45),
     (0.01, 0.12, 0.30),
 )  # fmt: skip
 _CORE = {"necrosis": 1.0, "solid": 1.0, "mucinous": 1.0, "enhancing": 0.35}
 """Tissues of the core, and how much of its water each takes: what enhances is dense with cells."""
 
-_PROTEIN = ("necrosis", "solid")  # Mucinous tumour stays dark on FLAIR; what enhances is no fluid.
+_PROTEIN = ("necrosis", "solid")  # Mucinous tissue's T1 is long; what enhances is no fluid.
 _WATER_T1 = 0.45  # T1 rises less than T2 does with free water: this power of T2's factor.
 _CORE_WATER_T1 = 0.3  # Of the core, whose water is bound: less still.
 RELAXIVITY = 4.5  # of gadolinium chelates, per mM per s
@@ -63,15 +63,16 @@ class Weighting(NamedTuple):
             tissue takes part in it by a third.
         protein: Log of the factor by which T1 is shorter in it, mucinous and enhancing tissue
             apart.
-        resemblance: How like oedema's the signal of necrosis is on T2 and FLAIR.
+        resemblance: How like that of oedema which is not hidden the signal of necrosis is, on T2
+            and FLAIR.
         hidden: How like healthy tissue oedema is on T1.
         hidden_t2: The same on T2, where FLAIR shows it all the same.
         likeness: How like white matter's the T2-weighted signal of grey matter is.
         suppression: Share of fluid's signal lost on FLAIR.
         dense: Log of the factor by which T2 of enhancing tissue is shorter; T1 is too, but less.
         apart: How unlike the pulse sequence before contrast the one after it is.
-        dim: How like healthy tissue the core is on FLAIR, enhancing tissue too; mucinous tissue is
-            darker anyway.
+        dim: How like healthy tissue the core is on FLAIR, enhancing tissue too. Mucinous tissue
+            mostly is so by itself, or darker.
     """
 
     oedema: jax.Array | float = 0.0
@@ -193,7 +194,7 @@ def draw_signals(
     hidden = jnp.stack([weighting.hidden, hidden_after, weighting.hidden_t2, 0.0])
     usual, like = signals[oedema], (signals[white] + signals[grey]) / 2
     signals = signals.at[oedema].set(usual + hidden * (like - usual))
-    alike = (signals[oedema, 2:] / signals[necrosis, 2:]) ** weighting.resemblance
+    alike = (usual[2:] / signals[necrosis, 2:]) ** weighting.resemblance
     signals = signals.at[necrosis, 2:].multiply(alike)
     core = jnp.array([necrosis, solid, enhancing])
     signals = signals.at[core, 3].add(weighting.dim * (like[3] - signals[core, 3]))

@@ -91,7 +91,7 @@ class Effects(NamedTuple):
         protein: Cores of shorter T1, which FLAIR then suppresses less. Log of the factor on T1 at
             most.
         like_oedema: Cores of rings that look on T2 and FLAIR like the oedema outside, so that the
-            ring tells them apart, and T1, on which cores are darker. How like at most.
+            ring tells them apart, and T1, on which cores are mostly darker. How like at most.
         hidden_on_t1: Oedema that is hardly seen on T1. How like healthy tissue at most.
         protocol: T2-weighting that tells grey from white matter less, and FLAIR that suppresses
             fluid more. How much of either difference is lost, at most.
@@ -205,19 +205,10 @@ class Effects(NamedTuple):
         return cls(**made)
 
 
+_KEPT = ("thick_slices", "bias", "noise", "gamma", "vessels")
 PLAIN = (
     Effects()
-    .without(
-        *("blur", "misalignment", "ghosting", "contrast", "regional", "surface", "falloff"),
-        *("border", "remains", "atrophy", "hyperintensities", "small_core", "large_core"),
-        *("like_oedema", "hidden_on_t2", "uneven_oedema"),
-        *("sinuses", "choroid_plexus", "mask", "midline_shift", "faint", "thin_ring"),
-        *("solid_enhancement", "specks", "haemorrhage", "cyst", "multifocal", "butterfly"),
-        *("infiltration", "uneven_uptake", "generous_outline", "resection", "superficial"),
-        *("even_spread", "fading", "effacement", "texture", "free_water", "wet_core"),
-        *("protein", "hidden_on_t1", "protocol", "head_shape", "dense_ring", "own_sequence"),
-        *("dim_on_flair", "coverage"),
-    )
+    .without(*(name for name in Effects._fields if name not in _KEPT))
     ._replace(
         thick_slices=Effect(0.3, 6.0),
         vessels=Effect(1.0, 0.07),

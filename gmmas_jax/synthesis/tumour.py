@@ -72,7 +72,7 @@ class Habit(NamedTuple):
     Attributes:
         push: Factor on the mass effect.
         uptake: Factor on the concentration of contrast agent.
-        size: Factor on the radius of a ring that enhances; its oedema reaches the further.
+        size: Factor on the radius of a ring that enhances; oedema reaches the less, the larger.
         ring_mm: Thickness of the enhancing ring.
         fill: Share of a ring's core that enhances throughout.
         specks: Share of the core taken by scattered enhancement.

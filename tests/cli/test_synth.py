@@ -10,8 +10,9 @@ import pytest
 from data_pipelines.readers import read_row
 from gmmas_jax.cases.manifest import read_manifest
 from gmmas_jax.cli import main, synthetic_cohort
-from gmmas_jax.cli.synthetic_cohort import GENERATOR
+from gmmas_jax.cli.synthetic_cohort import EFFECTS, GENERATOR
 from gmmas_jax.synthesis.anatomy import FORMAT, anatomy_affine, quantised
+from gmmas_jax.synthesis.effects import PLAIN
 from tests.synthesis.coarse_head import SPACING, coarse_maps, coarse_priors
 
 pytestmark = pytest.mark.slow
@@ -117,6 +118,13 @@ def test_full_effects_are_other_patients(cohort, synth, tmp_path):
     assert row.tasks == plain.tasks
     settings = json.loads((tmp_path / row.case_id / f"{row.case_id}.json").read_text())["settings"]
     assert settings["effects"] == "full"
+
+
+def test_patients_of_other_strengths_do_not_count_as_there(cohort, synth, monkeypatch, capsys):
+    stronger = PLAIN._replace(noise=PLAIN.noise._replace(magnitude=1.0))
+    monkeypatch.setitem(EFFECTS, "plain", stronger)
+    assert synth(cohort, 4, "--seed", "5") == 2
+    assert "a patient made with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

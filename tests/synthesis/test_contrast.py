@@ -30,6 +30,12 @@ def _signals():
         (T2F, "white", "fluid", 1.0),
         (T2F, "oedema", "white", 0.95),
         (T2F, "oedema", "grey", 0.9),
+        # The T2-FLAIR mismatch.
+        (T2W, "mucinous", "solid", 0.9),
+        (T2F, "solid", "mucinous", 0.8),
+        (T2F, "oedema", "mucinous", 0.9),
+        (T2F, "mucinous", "fluid", 0.98),
+        (T1N, "oedema", "mucinous", 0.95),
         (T1C, "enhancing", "grey", 1.0),
         (T1C, "enhancing", "white", 1.0),
         (T1C, "enhancing", "necrosis", 1.0),
@@ -74,6 +80,13 @@ def test_a_protocol_that_tells_grey_from_white_less_does_so_on_t2w_alone():
     assert alike[grey, T2W] == pytest.approx(usual[white, T2W])
     half = _drawn(likeness=0.5)[grey, T2W]
     assert half == pytest.approx(np.sqrt(usual[white, T2W] * usual[grey, T2W]))
+
+
+def test_a_core_like_oedema_is_as_bright_as_oedema_that_is_not_hidden():
+    necrosis, oedema = map(TISSUES.index, ("necrosis", "oedema"))
+    usual, alike = _drawn(), _drawn(resemblance=1.0, hidden_t2=1.0)
+    np.testing.assert_allclose(alike[necrosis, 2:], usual[oedema, 2:], rtol=1e-5)
+    assert (alike[necrosis, :2] == usual[necrosis, :2]).all()
 
 
 def test_suppression_takes_fluid_from_flair_alone():
