@@ -24,7 +24,7 @@ def _broadcasting() -> Iterator[None]:
 
 @pytest.fixture(name="quickly", scope="package", autouse=True)
 def _quickly() -> Iterator[None]:
-    """Programs this small take longer to optimise than to run."""
+    """Programs of one call take longer to optimise than to run."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -57,7 +57,8 @@ def draw(anatomy, broadcasting, quickly):
         return {"image": image, "label": label, "tasks": tasks, "features": features}
 
     frame = whole_frame(SPACING)
-    function = jax.jit(make)
+    # It runs hundreds of times: worth some of the passes that programs of one call go without.
+    function = jax.jit(make, compiler_options={"xla_backend_optimization_level": 1})
 
     def call(key, *, effects=NONE, frame=frame, healthy=False, mgmt=-1):
         return jax.device_get(
