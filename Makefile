@@ -24,7 +24,7 @@ demo: $(VENV)/.runtime  ## Synthetic patients -> training -> evaluation -> repor
 test: $(VENV)/.dev  ## The whole test suite
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
-test-fast: $(VENV)/.dev  ## The tests that neither train nor start processes
+test-fast: $(VENV)/.dev  ## The tests but the slow ones and those that start processes
 	$(BIN)/python -m pytest $(TEST_ARGS) -m "not slow and not multiprocess"
 
 lint: $(VENV)/.dev  ## Formatting, lint and types

@@ -196,6 +196,7 @@ def test_each_threshold_has_words():
         assert word in told
 
 
+@pytest.mark.slow
 def test_a_cohort_resumes_and_names_what_failed(exam: Path, template: Path, tmp_path: Path):
     images = {name: str(exam / f"{name}.nii.gz") for name in GRIDS}
     rows = [
