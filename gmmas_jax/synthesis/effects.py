@@ -1,7 +1,10 @@
 """What makes scans of patients differ from tidy ones: how often, and how much."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import jax
 
 from gmmas_jax.errors import UserError
 
@@ -37,7 +40,7 @@ class Effects(NamedTuple):
         gamma: Per sequence. Standard deviation of the log of the exponent on the signal.
         contrast: Standard deviation of the log by which each tissue's signal departs, in each
             sequence, from what physics and published relaxation times give (after SynthSeg, Billot
-            et al. 2023, Med Image Anal 86:102789).
+            et al. 2023, Med Image Anal 86:102789); half of it on T1.
         regional: Per sequence. Standard deviation of the log by which healthy tissue of one place
             differs from that of another, 25 mm on: deep grey matter, myelination, iron.
         surface: Per sequence. Log at most by which signal rises toward the surface of the brain, as
@@ -109,6 +112,10 @@ class Effects(NamedTuple):
         coverage: Per sequence. Slices that end before the brain does, at the vertex or the skull
             base: nothing was measured beyond. How far at most, in mm from the end of the box that
             a head fills.
+        all_alike: Cores of rings that look on every sequence like the oedema outside, and beyond 1
+            more unlike a core than that: the ring alone tells them apart. How like at most.
+        mixed_core: Cores of rings with patches that are dense with cells. How like grey matter they
+            look at most.
     """
 
     thick_slices: Effect = Effect(0.5, 6.0)
@@ -163,6 +170,8 @@ class Effects(NamedTuple):
     own_sequence: Effect = Effect(0.6, 1.0)
     dim_on_flair: Effect = Effect(0.2, 1.0)
     coverage: Effect = Effect(0.12, 40.0)
+    all_alike: Effect = Effect(0.4, 1.2)
+    mixed_core: Effect = Effect(0.5, 0.9)
 
     def without(self, *names: str) -> "Effects":
         """Returns the effects with some switched off.
@@ -203,6 +212,21 @@ class Effects(NamedTuple):
                 )
             made[name] = effect
         return cls(**made)
+
+
+def draw_by_name(
+    key: jax.Array, groups: Sequence[Sequence[str]], count: int
+) -> dict[str, jax.Array]:
+    """Draws uniform numbers, [count] float32, for each effect of some groups.
+
+    The groups are drawn apart, in the order in which they came: what a later one draws changes no
+    patient that has none of its effects.
+    """
+    drawn: dict[str, jax.Array] = {}
+    for number, names in enumerate(groups):
+        own = jax.random.fold_in(jax.random.clone(key), number) if number else key
+        drawn |= zip(names, jax.random.uniform(own, (count, len(names))).T, strict=True)
+    return drawn
 
 
 _KEPT = ("thick_slices", "bias", "noise", "gamma", "vessels")

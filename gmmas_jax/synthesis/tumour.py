@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gmmas_jax.synthesis.anatomy import PRIOR_MM, PRIORS
-from gmmas_jax.synthesis.effects import Effects
+from gmmas_jax.synthesis.effects import Effects, draw_by_name
 from gmmas_jax.synthesis.fields import blur_matrix, mix_along, noise, octave_noise
 from gmmas_jax.synthesis.frame import BOX_MM, Frame
 from gmmas_jax.synthesis.genotype import Genotype
@@ -82,6 +82,7 @@ class Habit(NamedTuple):
         mirror: Strength of the part beyond the midline; 0 without.
         softness: Added to the border's, in radii.
         mimicry: How like core that does not enhance oedema is in places.
+        cellularity: How like grey matter necrosis is in places.
         dimming: Share of the uptake that enhancement loses in places.
         outline_mm: Blur of the enhancement whose level is its outline; 0 for its true border.
         cavity: Size of the resection cavity in radii; 0 without.
@@ -105,6 +106,7 @@ class Habit(NamedTuple):
     mirror: jax.Array
     softness: jax.Array
     mimicry: jax.Array
+    cellularity: jax.Array
     dimming: jax.Array
     outline_mm: jax.Array
     cavity: jax.Array
@@ -118,27 +120,25 @@ class Habit(NamedTuple):
 
 def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
     """Draws which of the effects on a tumour a patient has, and how strongly."""
-    names = (
-        *("midline_shift", "faint", "thin_ring", "solid_enhancement", "specks", "haemorrhage"),
-        *("cyst", "multifocal", "butterfly", "infiltration", "uneven_uptake"),
-        *("generous_outline", "resection"),
+    groups = (
+        (
+            *("midline_shift", "faint", "thin_ring", "solid_enhancement", "specks", "haemorrhage"),
+            *("cyst", "multifocal", "butterfly", "infiltration", "uneven_uptake"),
+            *("generous_outline", "resection"),
+        ),
+        ("superficial", "even_spread", "fading", "effacement", "head_shape", "small_core"),
+        ("large_core", "uneven_oedema"),
+        ("mixed_core",),
     )
-    # Drawn apart, so that the patients that were generated before there were these are the same.
-    later = ("superficial", "even_spread", "fading", "effacement", "head_shape", "small_core")
-    latest = ("large_core", "uneven_oedema")
-    k_later, k_latest = (jax.random.fold_in(jax.random.clone(key), number) for number in (1, 2))
-    drawn = {}
-    for own, group in ((key, names), (k_later, later), (k_latest, latest)):
-        happens, strength = jax.random.uniform(own, (2, len(group)))
-        for place, name in enumerate(group):
-            effect = getattr(effects, name)
-            chosen = happens[place] < effect.probability
-            drawn[name] = (chosen, effect.magnitude, strength[place])
+    drawn = draw_by_name(key, groups, 2)
+
+    def happens(name: str) -> jax.Array:
+        return drawn[name][0] < getattr(effects, name).probability
 
     def between(name: str, low: float, usual: jax.Array | float) -> jax.Array:
         """From `low` to the magnitude where it was drawn, else the usual."""
-        chosen, magnitude, share = drawn[name]
-        return jnp.where(chosen, low + (magnitude - low) * share, usual)
+        magnitude, share = getattr(effects, name).magnitude, drawn[name][1]
+        return jnp.where(happens(name), low + (magnitude - low) * share, usual)
 
     ring, rings = genotype.ranges["ring"], genotype.features["ring_enhancement"]
     cavity = between("resection", 0.5, 0.0)
@@ -158,13 +158,14 @@ def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
         mirror=between("butterfly", 0.5, 0.0),
         softness=between("infiltration", 0.02, 0.0),
         mimicry=jnp.where(rings, between("uneven_oedema", 0.3, 0.0), 0.0),
+        cellularity=between("mixed_core", 0.2, 0.0),
         dimming=between("uneven_uptake", 0.2, 0.0),
         outline_mm=between("generous_outline", 0.8, 0.0),
         cavity=cavity,
         superficial=between("superficial", 0.2, 0.0),
         evenness=between("even_spread", 0.1, 0.0),
         fading=between("fading", 0.02, 0.0),
-        margin=jnp.where(drawn["fading"][0], _FADED, 0.5),
+        margin=jnp.where(happens("fading"), _FADED, 0.5),
         effacement=between("effacement", 0.1, 0.0),
         bend=between("head_shape", 1.0, 1.0),
     )
