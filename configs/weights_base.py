@@ -1,6 +1,6 @@
 """The weights `base`: as `weights_mini.py` in all but size, features at full resolution.
 
-Purpose: `gmmas predict` where there is an accelerator, or patience.
+Purpose: `gmmas predict --weights base`, where there is an accelerator, or patience.
 Command: gmmas train --config configs/weights_base.py --generated --workdir runs/weights-base
 Hardware: one accelerator; 5.9 GiB of memory on the H200 it was run on.
 Time: 6.5 minutes there, with other work on the card, and 1.5 of compiling; alone it makes 55

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gmmas_jax.export.shipped import NAMES, best_for, shipped_folder
+from gmmas_jax.export.shipped import NAMES, best, shipped_folder
 
 if TYPE_CHECKING:
     from gmmas_jax.export.weights import Weights
@@ -25,7 +25,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "--weights",
         metavar="W",
         help=f"folder of weights, or the name of some that come with gmmas: {' or '.join(NAMES)} "
-        "(default: base where there is an accelerator, else mini, of those that are there)",
+        "(default: mini, which was measured better, where it is there)",
     )
     parser.add_argument(
         "--flips",
@@ -38,10 +38,10 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 def load_predictor(
     weights: str | None, *, flips: bool | None = None, experimental: bool = True
 ) -> "Predictor":
-    """Loads the weights that were asked for, or the better shipped ones, and says which.
+    """Loads the weights that were asked for, or the best shipped ones, and says which.
 
     Args:
-        weights: `--weights`; None for the shipped ones that suit this machine.
+        weights: `--weights`; None for the best of the shipped ones.
         flips: See `Predictor`.
         experimental: Whether answers that are no evidence will be shown; if not, time is saved by
             not estimating how uncertain they are.
@@ -49,13 +49,11 @@ def load_predictor(
     Raises:
         UserError: If there are no such weights or they are damaged.
     """
-    import jax
-
     from gmmas_jax.clinical.abstention import evidence_of
     from gmmas_jax.inference.predictor import Predictor
 
     if weights is None:
-        weights = best_for(accelerator=jax.default_backend() != "cpu")
+        weights = best()
     loaded = open_weights(weights)
     evidence = evidence_of(
         loaded.config["model"].get("tasks", {}),

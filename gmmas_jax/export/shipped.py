@@ -14,7 +14,7 @@ from gmmas_jax.cases.files import write_text
 from gmmas_jax.errors import UserError
 
 NAMES = ("mini", "base")
-"""From the smallest: `mini` for a laptop, `base` for an accelerator or for patience."""
+"""From the one that was measured best: their cards have the numbers."""
 
 CHECKSUMS = "sha256"
 MAX_BYTES = 25 * 10**6
@@ -28,11 +28,8 @@ def shipped() -> tuple[str, ...]:
     return tuple(name for name in NAMES if (_root() / name / _CHECKED[0]).is_file())
 
 
-def best_for(*, accelerator: bool) -> str:
-    """Returns the name of the better weights for a machine.
-
-    Args:
-        accelerator: Whether there is one to compute on.
+def best() -> str:
+    """Returns the name of the best of the weights that are there.
 
     Raises:
         UserError: If this copy of the program holds no weights.
@@ -43,7 +40,7 @@ def best_for(*, accelerator: bool) -> str:
             f"no weights were named, and this copy of gmmas ({__version__}) comes with none. Give "
             "a folder of weights with --weights, such as `gmmas train` writes."
         )
-    return there[-1] if accelerator else there[0]
+    return there[0]
 
 
 def shipped_folder(name: str) -> Path:

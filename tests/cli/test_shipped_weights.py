@@ -44,7 +44,6 @@ def _generated() -> Predictor:
 
 @pytest.mark.parametrize(("weights", "expected"), [(None, "mini"), ("base", "base")])
 def test_shipped_weights_are_taken_and_told(weights: str | None, expected: str, capsys):
-    """On a machine without accelerator, as the tests see it."""
     predictor = load_predictor(weights)
     assert predictor.identity["name"] == f"GMMAS {expected}"
     assert predictor.identity["config"] == f"for_{expected}"
@@ -69,13 +68,6 @@ def test_uncertainty_is_estimated_of_answers_that_are_shown(
     save_weights(tmp_path / "w", weights.params, {}, config, "# Card\n")
     predictor = load_predictor(str(tmp_path / "w"), experimental=experimental)
     assert (predictor.settings.samples > 0) == estimated
-
-
-def test_an_accelerator_gets_the_larger_weights(monkeypatch: pytest.MonkeyPatch):
-    import jax
-
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert load_predictor(None).identity["name"] == "GMMAS base"
 
 
 def test_a_folder_is_no_shipped_name(shipped: Path, tmp_path: Path, capsys):

@@ -10,7 +10,7 @@ from gmmas_jax.errors import UserError
 from gmmas_jax.export import shipped as module
 from gmmas_jax.export.shipped import (
     MAX_BYTES,
-    best_for,
+    best,
     shipped,
     shipped_folder,
     write_checksums,
@@ -38,26 +38,21 @@ def ship(root: Path, name: str) -> Path:
 def test_without_weights_the_message_says_what_to_do(root: Path):
     assert shipped() == ()
     with pytest.raises(UserError, match=r"comes with none\. Give a folder of weights"):
-        best_for(accelerator=True)
+        best()
     with pytest.raises(UserError, match=r"--weights mini: these weights do not come .* has none"):
         shipped_folder("mini")
 
 
 @pytest.mark.parametrize(
-    ("there", "accelerator", "expected"),
-    [
-        (("mini", "base"), True, "base"),
-        (("mini", "base"), False, "mini"),
-        (("mini",), True, "mini"),
-        (("base",), False, "base"),
-    ],
+    ("there", "expected"),
+    [(("mini", "base"), "mini"), (("mini",), "mini"), (("base",), "base")],
 )
-def test_the_better_one_for_the_machine(root: Path, there, accelerator, expected):
+def test_the_best_of_those_that_are_there(root: Path, there, expected):
     for name in there:
         ship(root, name)
     (root / "other").mkdir()
     assert shipped() == there
-    assert best_for(accelerator=accelerator) == expected
+    assert best() == expected
     assert shipped_folder(expected) == root / expected
 
 
