@@ -67,15 +67,6 @@ def process_banner() -> str:
     )
 
 
-def use_compilation_cache(directory: str) -> None:
-    """Keeps compiled programs in a folder, so that a restart does not compile again.
-
-    Args:
-        directory: A folder that nobody else can write to: what lies there is executed.
-    """
-    jax.config.update("jax_compilation_cache_dir", directory)
-
-
 def _in_cluster() -> bool:
     # A TPU VM says nothing in its environment. Taken for a lone machine, each worker of a pod
     # would train by itself.

@@ -64,10 +64,3 @@ def test_unknown_mode_is_named():
 
 def test_banner():
     assert distributed.process_banner().startswith("process 1 of 1: 1 of 1 devices (")
-
-
-def test_compilation_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(jax.config, "update", lambda name, value: seen.update({name: value}))
-    seen = {}
-    distributed.use_compilation_cache(str(tmp_path))
-    assert seen == {"jax_compilation_cache_dir": str(tmp_path)}
