@@ -137,13 +137,19 @@ def _by_name(folder: Path, named: list[tuple[str, str, Path]]) -> CaseFiles:
 def _by_number(
     folder: Path, numbered: Iterable[Path], channel_order: Sequence[str] | None
 ) -> CaseFiles:
-    channels: dict[int, Path] = {}
-    cases = set()
+    found: dict[tuple[str, int], Path] = {}
     for path in numbered:
         match = _NUMBERED.fullmatch(path.name)
         assert match is not None  # The caller has filtered by the same pattern.
-        cases.add(match["case"])
-        channels[int(match["channel"])] = path
+        key = (match["case"], int(match["channel"]))
+        if key in found:
+            raise UserError(
+                f"{folder}: two files for channel {key[1]}: {found[key].name} and {path.name}; "
+                "expected one file a channel. Move one away."
+            )
+        found[key] = path
+    cases = {case for case, _ in found}
+    channels = {number: path for (_, number), path in found.items()}
     listed = ", ".join(path.name for path in channels.values())
     if channel_order is None:
         raise UserError(

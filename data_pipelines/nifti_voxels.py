@@ -51,14 +51,15 @@ def read_voxels(
     stored = header_dtype(path, header)
     slope, intercept = _scaling(path, header)
     native = stored.newbyteorder("=")
-    own = np.dtype(np.float64) if (slope, intercept) != (1.0, 0.0) else native
+    scaled = (slope, intercept) != (1.0, 0.0)
+    own = np.dtype(np.float64) if scaled else native
     result = np.dtype(own if dtype is None else dtype)
     content = bytearray()
     low = high = None
     nan = infinite = 0
     for piece in _pieces(path, stream, header, int(np.prod(shape)) * stored.itemsize, noticed):
         values = np.frombuffer(piece, stored).astype(native, copy=False)
-        if own != native:
+        if scaled:
             values = values * np.float64(slope) + np.float64(intercept)
         if own.kind == "f":
             nan += int(np.isnan(values).sum())

@@ -59,9 +59,11 @@ def _mutual_information(
     second: str,
     shift: tuple[int, ...],
 ) -> float:
-    """Returns the mutual information, in nats, of two images where both show brain."""
+    """Returns the mutual information, in nats, of two images where both show brain, or 0."""
     moved = np.roll(moving, shift, (0, 1, 2))
     mask = brains[first] & np.roll(brains[second], shift, (0, 1, 2))
+    if not mask.any():
+        return 0.0
     codes = _BINS * _binned(fixed[mask]) + _binned(moved[mask])
     joint = np.bincount(codes, minlength=_BINS * _BINS).reshape(_BINS, _BINS) / max(codes.size, 1)
     independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)

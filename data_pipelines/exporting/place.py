@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from data_pipelines.case_files import is_numbered
 from data_pipelines.exporting.plan import PlannedCase, ending
 from data_pipelines.nifti import read_grid, read_mask, write_volume
 from gmmas_jax.cases.files import atomic_path
@@ -39,6 +40,7 @@ def place_case(case: PlannedCase, root: Path, out: Path, *, link: bool) -> None:
                 case.row.label_convention,
                 out / case.seg,
                 case.convention,
+                numbered_channels=any(is_numbered(Path(p)) for p in case.row.images.values()),
                 link=link,
             )
         sources = {name: root / path for name, path in case.row.images.items()}
@@ -54,7 +56,13 @@ def place_case(case: PlannedCase, root: Path, out: Path, *, link: bool) -> None:
 
 
 def place_mask(
-    source: Path, convention: str | None, target: Path, target_convention: str, *, link: bool
+    source: Path,
+    convention: str | None,
+    target: Path,
+    target_convention: str,
+    *,
+    numbered_channels: bool,
+    link: bool,
 ) -> None:
     """Writes a mask in the codes of a convention; one whose codes do not change is copied.
 
@@ -63,13 +71,16 @@ def place_mask(
         convention: Of its codes; None infers it where the values leave no doubt.
         target: Where to.
         target_convention: Codes to write.
+        numbered_channels: As for `labels.infer_convention`.
         link: As for `place_file`.
 
     Raises:
         UserError: If the mask is bad, its convention in doubt, or a label cannot be expressed.
     """
     mask, grid = read_mask(source)
-    convention = convention or infer_convention(mask, str(source))
+    convention = convention or infer_convention(
+        mask, str(source), numbered_channels=numbered_channels
+    )
     label = convert_labels(mask, convention, str(source))
     try:
         converted = convert_back(label, target_convention)

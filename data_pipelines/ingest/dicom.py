@@ -283,7 +283,8 @@ def _write_origins(volumes: Path, exams: Sequence[_Exam], source: Path) -> None:
     path = volumes / PRIVATE / "origins.csv"
     known: dict[str, str] = {}
     if path.exists():
-        known = {row["case_id"]: row["folder"] for row in csv.DictReader(path.open(newline=""))}
+        content = io.StringIO(path.read_text("utf-8"), newline="")
+        known = {row["case_id"]: row["folder"] for row in csv.DictReader(content)}
     for exam in exams:
         files = [plane.path for judged in exam.series for plane in judged.series.slices]
         folders = {str(Path(file).parent) for file in files}

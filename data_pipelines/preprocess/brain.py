@@ -75,7 +75,7 @@ def is_stripped(array: np.ndarray, grid: Grid) -> bool:
 
 
 def support(array: np.ndarray) -> np.ndarray:
-    """Returns the largest piece of what is not 0, its holes in each slice filled, bool."""
+    """Returns the largest piece of what is not 0, its holes filled, bool."""
     pieces, count = ndimage.label(array != 0)
     if count == 0:
         return np.zeros(array.shape, bool)

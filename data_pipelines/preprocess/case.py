@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from data_pipelines.case_files import is_numbered
 from data_pipelines.nifti import read_mask, read_volume, write_volume
 from data_pipelines.preprocess import brain as extraction
 from data_pipelines.preprocess.atlas import Atlas
@@ -63,7 +64,7 @@ def preprocess_case(
     reference = settings.pick_reference(list(images))
     if reference != settings.reference:
         notes.append(f"no {settings.reference}; {reference} is the reference")
-    sequences, working = coregistered(case_id, images, reference, notes)
+    sequences, working = coregistered(images, reference, notes)
     try:
         fit, method = _brain(sequences, reference, working, atlas, settings, notes)
     except UserError as error:
@@ -75,12 +76,12 @@ def preprocess_case(
         pose = rigid_part(fit.matrix, atlas.centre)
     inside = to_array(resampled(to_image(fit.brain.astype(np.float32), working), atlas.grid, pose))
     kept = inside > 0.5
+    if method not in ("given", "none"):
+        kept &= _mostly_reached(sequences, pose, atlas.grid)
     if not kept.any():
         raise UserError(f"{case_id}: no brain on the atlas grid; expected a head. Look at it.")
     if method == "none":
         kept = np.ones_like(kept)
-    elif method != "given":
-        kept &= _mostly_reached(sequences, pose, atlas.grid)
     out = output_folder(out)
     entries, panels = {}, []
     for name, sequence in sequences.items():
@@ -229,7 +230,8 @@ def _label(
             f"{seg}: on the grid of no sequence: found {own.describe()}, expected one of: {grids}. "
             "Give the mask on the grid of the image that it was drawn on."
         )
-    convention = convention or infer_convention(codes, str(seg))
+    numbered = any(is_numbered(sequence.path) for sequence in sequences.values())
+    convention = convention or infer_convention(codes, str(seg), numbered_channels=numbered)
     ours = convert_labels(codes, convention, str(seg))
     moved = resampled_labels(ours, own, grid, sequences[owner].matrix @ pose)
     return convert_back(moved, convention), [f"{seg.name}: drawn on {owner}, moved with it"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_pipelines.preprocess.atlas import Atlas, load_atlas
+from data_pipelines.preprocess.brain import installed
 from data_pipelines.preprocess.case import FORMAT, preprocess_case
 from data_pipelines.preprocess.native import RECORD, read_record
 from data_pipelines.preprocess.settings import Settings
@@ -174,7 +175,11 @@ def _fingerprint(
                 f"{path}: cannot be read ({error.strerror}); expected a NIfTI file. Correct the "
                 "path in the manifest."
             ) from error
-    everything = [FORMAT, digests, convention, atlas.sha256, settings.record()]
+    extractor = settings.brain_extraction
+    if extractor == "auto":
+        extractor = installed()
+    made_by = settings.record() | {"brain_extraction": extractor}
+    everything = [FORMAT, digests, convention, atlas.sha256, made_by]
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 

@@ -38,7 +38,7 @@ class Sequence:
 
 
 def coregistered(
-    case_id: str, images: Mapping[str, Path], reference: str, notes: list[str]
+    images: Mapping[str, Path], reference: str, notes: list[str]
 ) -> tuple[dict[str, Sequence], Grid]:
     """Brings every sequence to the reference; at most three full volumes at a time."""
     array, grid = read_volume(images[reference], notes=notes)

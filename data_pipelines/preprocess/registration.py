@@ -44,12 +44,12 @@ def align(
 
     Returns:
         The map, as `initial`, and the mutual information at the finest level as the optimiser
-        saw it, from 0 on, more is better.
+        saw it, from 0 on, more is better; 0 and how far it came where the images do not meet.
     """
     matrix, value = initial, 0.0
     for spacing in levels_mm:
         small = coarser(fixed, spacing)
-        method = _method(small, mask, spacing)
+        method = _method(small, mask)
         method.SetOptimizerAsRegularStepGradientDescent(
             learningRate=min(spacing, 2.0),
             minStep=0.002 * spacing,
@@ -59,7 +59,10 @@ def align(
         method.SetOptimizerScalesFromPhysicalShift()
         transform = _linear(matrix, small, affine=affine)
         method.SetInitialTransform(transform, inPlace=True)
-        method.Execute(small, coarser(moving, spacing))
+        try:
+            method.Execute(small, coarser(moving, spacing))
+        except RuntimeError:
+            return matrix, 0.0
         matrix, value = to_matrix(transform), -method.GetMetricValue()
     return matrix, value
 
@@ -74,7 +77,7 @@ def similarity(
 ) -> float:
     """Returns the mutual information that `align` would begin with; 0 where they do not meet."""
     small = coarser(fixed, spacing_mm)
-    method = _method(small, mask, spacing_mm)
+    method = _method(small, mask)
     method.SetInitialTransform(to_transform(matrix))
     try:
         return -float(method.MetricEvaluate(small, coarser(moving, spacing_mm)))
@@ -118,7 +121,7 @@ def rigid_part(matrix: np.ndarray, about: np.ndarray) -> np.ndarray:
     return rigid
 
 
-def _method(fixed: sitk.Image, mask: sitk.Image | None, spacing_mm: float) -> Any:
+def _method(fixed: sitk.Image, mask: sitk.Image | None) -> Any:
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(_BINS)
     voxels = fixed.GetNumberOfPixels()

@@ -163,7 +163,7 @@ def predict_rows(
 def failure(
     manifest: str | os.PathLike[str], rows: Sequence[Row], failed: Sequence[str], out: Path
 ) -> str:
-    """Returns the message that names the cases that could not be predicted."""
+    """Returns the message that names the cases that could not be predicted or measured."""
     return (
         f"{manifest}: {len(failed)} of {len(rows)} cases could not be predicted, for the reasons "
         f"above: {', '.join(failed)}. Correct them; the others are in {out}."

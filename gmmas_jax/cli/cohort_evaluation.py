@@ -16,6 +16,7 @@ from gmmas_jax.cases.manifest import SPLITS, Row, read_manifest
 from gmmas_jax.cases.prepare import Prepared, prepare
 from gmmas_jax.cases.sequences import SUBSETS, presence
 from gmmas_jax.cases.tasks import task_index
+from gmmas_jax.cli.case_results import failure
 from gmmas_jax.cli.progress import CaseProgress
 from gmmas_jax.clinical.abstention import AbstentionRule
 from gmmas_jax.clinical.comparison import Example, comparison_png, pick_examples
@@ -62,17 +63,25 @@ def evaluate(
         The content of metrics.json.
 
     Raises:
-        UserError: If a file cannot be read or written, there is no case of the split, or none with
-            a mask or a task's label.
+        UserError: If a file cannot be written, there is no case of the split, or none with a mask
+            or a task's label; at the end, if cases could not be read: the others are measured.
     """
     if subset_cases is not None and subset_cases < 0:
         raise UserError(f"--subset-cases is {subset_cases}; expected at least 0.")
     rows = _rows(Path(cohort), split)
+    if not any(row.seg or row.tasks.keys() & set(predictor.tasks) for row in rows):
+        raise UserError(
+            f"{cohort}: none of {len(rows)} cases has a mask or a label of "
+            f"{', '.join(predictor.tasks) or 'a task'}; expected some to measure by. Fill the "
+            "column seg, or those of the tasks, or use `gmmas predict`."
+        )
     curves = () if log is None else _log(Path(log))
     out = output_folder(out)
     root = Path(cohort).parent
     subset_dice: SubsetDice = {subset: [] for subset in SUBSETS}
-    results, masks = _predict_all(predictor, rows, root, subset_dice, subset_cases)
+    results, masks, failed = _predict_all(predictor, rows, root, subset_dice, subset_cases)
+    if not results:
+        raise UserError(failure(cohort, rows, failed, out))
     metrics = summarise(
         results,
         tasks=predictor.tasks,
@@ -86,6 +95,7 @@ def evaluate(
         "model": predictor.identity,
         "split": split or "all",
         "synthetic": synthetic,
+        "failed": failed,
     }
     write_text(out / METRICS, metrics_json(metrics))
     write_text(out / CASES, cases_csv(results, tasks=predictor.tasks))
@@ -101,6 +111,8 @@ def evaluate(
         details=_details(predictor, subsets),
     )
     write_text(out / REPORT, page)
+    if failed:
+        raise UserError(failure(cohort, rows, failed, out))
     return metrics
 
 
@@ -110,19 +122,29 @@ def _predict_all(
     root: Path,
     subset_dice: SubsetDice,
     subset_cases: int | None,
-) -> tuple[list[CaseResult], dict[str, bytes]]:
-    """Returns a record per case and its compressed mask; fills the table of subsets."""
+) -> tuple[list[CaseResult], dict[str, bytes], list[str]]:
+    """Returns a record per case, its compressed mask, and what failed; fills the table of subsets.
+
+    What is wrong with a case is told on the error stream and does not stop the others.
+    """
     # Of the data side, which importing the library must not load.
     from data_pipelines.readers import read_row
 
     results: list[CaseResult] = []
     masks: dict[str, bytes] = {}
+    failed: list[str] = []
     left = len(rows) if subset_cases is None else subset_cases
     with CaseProgress("evaluate", len(rows)) as progress:
         for count, row in enumerate(rows, 1):
-            case = read_row(row, root)
-            prepared = prepare(case, spacing_mm=predictor.spacing_mm)
-            found = predictor.predict_prepared(prepared)
+            try:
+                case = read_row(row, root)
+                prepared = prepare(case, spacing_mm=predictor.spacing_mm)
+                found = predictor.predict_prepared(prepared)
+            except UserError as error:
+                print(f"{row.case_id}: {error}", file=sys.stderr)
+                failed.append(row.case_id)
+                progress.done(count, row.case_id)
+                continue
             prediction = predictor.finish(case, prepared, found)
             results.append(score_case(case, prediction))
             # Which cases will be shown is known at the end; masks compress to a hundredth.
@@ -131,7 +153,7 @@ def _predict_all(
                 _add_subsets(predictor, prepared, {prediction.present: found.label}, subset_dice)
                 left -= 1
             progress.done(count, row.case_id)
-    return results, masks
+    return results, masks, failed
 
 
 def score_case(case: Case, prediction: Prediction) -> CaseResult:
@@ -140,8 +162,7 @@ def score_case(case: Case, prediction: Prediction) -> CaseResult:
     regions = list(class_regions(prediction.labels))
     scores, reference = {}, {}
     if case.label is not None:
-        if (case.label == LABELS.index(UNDIVIDED[1])).any():
-            regions = ["WT"]  # Its parts were not outlined.
+        regions = _outlined(case.label, regions)
         scores = score_regions(
             prediction.label, case.label, spacing=case.grid.spacing, regions=regions
         )
@@ -168,6 +189,12 @@ def score_case(case: Case, prediction: Prediction) -> CaseResult:
         },
         present=prediction.present,
     )
+
+
+def _outlined(label: np.ndarray, regions: Sequence[str]) -> list[str]:
+    """Returns those of the regions that a mask outlines: where its parts were not, the whole."""
+    undivided = bool((label == LABELS.index(UNDIVIDED[1])).any())
+    return ["WT"] if undivided else list(regions)
 
 
 def short_table(metrics: Mapping[str, Any]) -> str:
@@ -229,7 +256,7 @@ def _add_subsets(
 ) -> None:
     """Adds the case's Dice for every subset that it has; `known` are labels already predicted."""
     assert prepared.label is not None  # Only cases with a mask come here.
-    regions = list(class_regions(predictor.labels))
+    regions = _outlined(prepared.label, list(class_regions(predictor.labels)))
     for subset, scores in subset_dice.items():
         mask = presence(subset)
         if (mask > prepared.present).any() or not predictor.can_use(mask):

@@ -159,7 +159,7 @@ def write_native(out: Path, case: Path) -> list[Path]:
     Raises:
         UserError: If a native file is gone or is another one now.
     """
-    from data_pipelines.nifti import read_mask, write_volume
+    from data_pipelines.nifti import read_grid, read_mask, write_volume
     from data_pipelines.preprocess.native import read_record, to_native
 
     record = read_record(case)
@@ -167,7 +167,7 @@ def write_native(out: Path, case: Path) -> list[Path]:
     written = []
     for name in (name for name in SEQUENCES if name in masks):
         source = Path(record["sequences"][name]["source"])
-        grid = read_mask(source)[1]
+        grid = read_grid(source)
         if grid.shape != masks[name].shape:
             raise UserError(
                 f"{source}: {grid.shape} voxels; expected {masks[name].shape}, as when it was "

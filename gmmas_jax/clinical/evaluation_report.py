@@ -1,5 +1,6 @@
 """The report of an evaluation, report.html: tables with intervals, figures, and honest notes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -231,17 +232,24 @@ def _heat(value: float | None) -> dict[str, str]:
 def _dropping_costs(
     subsets: Mapping[str, Mapping[str, Any]], regions: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Returns the change of mean Dice when one sequence is left out of all four."""
-    by_members = {frozenset(row["sequences"]): row["dice"] for row in subsets.values()}
+    """Returns the change of mean Dice when one sequence is left out of all four.
+
+    Only of the same cases: where some lack the sequence, the means cannot be compared. So too a
+    region that is outlined in none of their masks.
+    """
+    by_members = {frozenset(row["sequences"]): row for row in subsets.values()}
     whole = by_members.get(frozenset(SEQUENCES))
     if whole is None:
         return []
     changes = {
-        dropped: [rest[region] - whole[region] for region in regions]
+        dropped: [
+            rest["dice"][r] - whole["dice"][r] if r in whole["dice"] else math.nan for r in regions
+        ]
         for dropped in SEQUENCES
         if (rest := by_members.get(frozenset(SEQUENCES) - {dropped})) is not None
+        and rest["n"] == whole["n"]
     }
-    dearest = [min(column) for column in zip(*changes.values(), strict=True)]
+    dearest = [min(column) for column in zip(*changes.values(), strict=True)]  # All NaN or none.
     return [
         {
             "title": SEQUENCE_TITLES[dropped],
@@ -256,5 +264,7 @@ def _dropping_costs(
 
 def _points(change: float) -> str:
     """Returns a change of Dice in points of 100, with a true minus sign and no signed zero."""
+    if math.isnan(change):
+        return "–"
     text = f"{100 * change:+.1f}"
     return "0.0" if float(text) == 0 else text.replace("-", "−")

@@ -232,6 +232,38 @@ def test_subsets_can_be_measured_on_the_first_cases(predictor: Predictor, tmp_pa
     assert metrics["subsets"] == first["subsets"]
 
 
+def test_a_case_that_cannot_be_read_does_not_lose_the_others(predictor, tmp_path: Path, capsys):
+    manifest = cohort(tmp_path, count=3)
+    (tmp_path / "case1/case-t2w.nii.gz").write_bytes(b"\x1f\x8b broken")
+    with pytest.raises(UserError, match=r"1 of 3 cases could not be .*: case1\."):
+        evaluate(predictor, manifest, tmp_path / "out", subset_cases=0)
+    assert "case1: " in capsys.readouterr().err
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert (metrics["n"], metrics["failed"]) == (2, ["case1"])
+    assert (tmp_path / "out/report.html").exists()
+
+
+def test_a_cohort_without_masks_and_labels_is_told_before_work(predictor, tmp_path: Path):
+    manifest = cohort(tmp_path, count=2)
+    rows = [dataclasses.replace(row, seg=None, idh=None) for row in read_manifest(manifest)]
+    write_manifest(manifest, rows)
+    with pytest.raises(UserError, match=r"none of 2 cases has a mask or a label of idh"):
+        evaluate(predictor, manifest, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tumour_outlined_as_a_whole_is_measured_as_a_whole_in_every_subset(predictor, tmp_path):
+    manifest = cohort(tmp_path, count=1)
+    path = tmp_path / "case0/case-seg.nii.gz"
+    mask = nib.load(path)
+    nib.save(nib.Nifti1Image((np.asarray(mask.dataobj) > 0).astype(np.uint8), mask.affine), path)
+    rows = [dataclasses.replace(row, label_convention="lesion") for row in read_manifest(manifest)]
+    write_manifest(manifest, rows)
+    metrics = evaluate(predictor, manifest, tmp_path / "out")
+    assert set(metrics["regions"]) == {"WT"}
+    assert [set(row["dice"]) for row in metrics["subsets"].values()] == [{"WT"}] * 15
+
+
 def test_a_negative_number_of_subset_cases_is_told(predictor: Predictor, tmp_path: Path):
     with pytest.raises(UserError, match="--subset-cases is -1; expected at least 0"):
         evaluate(predictor, tmp_path / "cohort.csv", tmp_path / "out", subset_cases=-1)

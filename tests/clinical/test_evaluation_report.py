@@ -98,6 +98,18 @@ def test_subsets_are_in_order_and_the_dearest_loss_is_bold():
     assert "+0.0" not in text
 
 
+def test_what_a_sequence_is_worth_is_told_of_the_same_cases_alone():
+    """One case has no T2: it counts for all but T2, and not for all four."""
+    subset_dice = {s: [{"WT": 0.5}] for s in SUBSETS}
+    subset_dice[("t1n", "t1c", "t2f")].append({"WT": 0.1})
+    _, page = _text(_results(), subset_dice=subset_dice)
+    costs = page[page.index("Left out") :]
+    named = re.findall(r"<tr><td>(T[^<]*)</td>(.*?)</tr>", costs, re.S)
+    assert [name for name, _ in named[:3]] == ["T1", "T1 + contrast", "T2-FLAIR"]
+    # No mask outlines the core: nothing is known of it.
+    assert all("–" in cells for _, cells in named[:3])
+
+
 def test_some_subsets_or_none_are_a_page_too():
     text, _ = _text(_results(), subset_dice={("t1c",): [{"WT": 0.5}]})
     assert "Any of the four sequences" in text

@@ -172,6 +172,20 @@ def test_a_resection_cavity_keeps_its_code(cohort, tmp_path, layout):
         assert row.seg.endswith("-100-seg.nii.gz")
 
 
+def test_codes_beside_numbered_channels_are_not_guessed(cohort, tmp_path):
+    """Converters to nnU-Net's names differ in which of 1 and 2 is oedema."""
+    folder = cohort.parent / "2"
+    numbered = {name: f"2/007_{number:04}.nii.gz" for number, name in enumerate(SEQUENCES)}
+    for name, path in numbered.items():
+        (folder / f"{name}.nii.gz").rename(cohort.parent / path)
+    change(cohort, 2, label_convention=None, **numbered)
+    done = export_cohort(cohort, layout="brats2023", out=tmp_path / "out")
+    (refused,) = done.refused
+    assert refused.startswith("007: ")
+    assert "1 = " in refused
+    assert "ambiguous" in refused
+
+
 def test_masks_whose_codes_stay_are_copied_bit_for_bit(cohort, tmp_path):
     export_cohort(cohort, layout="brats2023", out=tmp_path / "out")
     rows = read_manifest(tmp_path / "out" / COMPANION)

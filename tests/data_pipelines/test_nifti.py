@@ -100,6 +100,21 @@ def test_slope_and_intercept_are_applied(tmp_path):
     np.testing.assert_array_equal(read_volume(path)[0], voxels() * 0.5 - 3)
 
 
+@pytest.mark.parametrize("stored", ["<f8", ">f8", "<f4", ">i2"])
+def test_slope_and_intercept_are_applied_whatever_the_voxels_are_stored_as(tmp_path, stored):
+    image = nib.Nifti1Image(voxels().astype(np.dtype(stored)), LPS)
+    image.header.set_data_dtype(np.dtype(stored).newbyteorder("="))
+    own = image.header.as_byteswapped(stored[0])
+    nib.Nifti1Image(voxels().astype(stored), LPS, own).to_filename(tmp_path / "plain.nii")
+    content = bytearray((tmp_path / "plain.nii").read_bytes())
+    header = nib.Nifti1Header(bytes(content[:348]), check=False)
+    header["scl_slope"], header["scl_inter"] = 0.5, -3
+    content[:348] = header.binaryblock
+    (tmp_path / "x.nii").write_bytes(content)
+    assert header.endianness == stored[0]
+    np.testing.assert_array_equal(read_volume(tmp_path / "x.nii")[0], voxels() * 0.5 - 3)
+
+
 @pytest.mark.parametrize("slope", [0.0, np.nan])
 def test_a_slope_that_means_no_scaling_changes_nothing(tmp_path, slope):
     path = save(tmp_path / "x.nii", scl_slope=slope, scl_inter=7)

@@ -108,6 +108,7 @@ def test_the_tumours_mask_is_not_the_brains(tmp_path, name, is_seg):
         (["x_seg.nii.gz"], ["no sequence found"]),
         (["x_t1c.nii.gz", "x_t1ce.nii.gz"], ["two files for t1c", "x_t1ce.nii.gz"]),
         (["x_t1.nii", "x_t1.nii.gz"], ["two files for t1n"]),
+        (["B_0000.nii", "B_0000.nii.gz"], ["two files for channel 0", "B_0000.nii.gz"]),
         (["B-1-t1n.nii.gz", "B-10-t1c.nii.gz"], ["more than one case", "'B-1'", "'B-10'"]),
         (
             ["B_001_0000.nii.gz", "B_001_0001.nii.gz"],

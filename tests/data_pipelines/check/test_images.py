@@ -85,6 +85,15 @@ def test_a_moved_sequence_is_named(images):
     assert "overlap by" in words
 
 
+def test_a_brain_one_voxel_thick_is_no_misalignment(images):
+    """A step along the thin axis leaves nothing to compare."""
+    thin = {}
+    for name, image in images.items():
+        thin[name] = np.zeros_like(image)
+        thin[name][:, :, SHAPE[2] // 2] = image[:, :, SHAPE[2] // 2]
+    assert misalignment(thin) is None
+
+
 def test_signature_knows_an_image_again(images, other):
     image = images["t2w"]
     generator = np.random.default_rng(0)

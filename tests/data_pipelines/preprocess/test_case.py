@@ -132,6 +132,27 @@ def test_a_mask_on_no_sequences_grid_is_refused(exam: Path, atlas: Atlas, tmp_pa
         preprocess_case("c", images, tmp_path / "out", atlas, SETTINGS, seg=seg)
 
 
+def test_codes_beside_numbered_channels_are_not_guessed(atlas: Atlas, tmp_path: Path):
+    where = grid()
+    image = tmp_path / "X_0000.nii.gz"
+    write(image, sequence("t1c", where, skull=False), where)
+    label = np.zeros(where.shape, np.uint8)
+    label[20:30, 30:40, 20:30] = 2
+    label[23:27, 33:37, 23:27] = 3
+    label[25, 35, 25] = 1
+    seg = write(tmp_path / "X.nii.gz", label, where)
+    with pytest.raises(UserError, match=r"ambiguous.*Declare the label convention"):
+        preprocess_case("x", {"t1c": image}, tmp_path / "out", atlas, SETTINGS, seg=seg)
+
+
+def test_another_extractor_found_by_itself_is_another_result(atlas: Atlas, monkeypatch):
+    def fingerprint(found: str, asked: str = "auto") -> str:
+        monkeypatch.setattr(cohort_module, "installed", lambda: found)
+        return cohort_module._fingerprint({}, None, None, atlas, Settings(brain_extraction=asked))
+
+    assert fingerprint("hd-bet") != fingerprint("atlas") == fingerprint("hd-bet", asked="atlas")
+
+
 def test_a_skull_stripped_exam_is_not_stripped_twice(atlas: Atlas, tmp_path: Path):
     where = grid()
     for name in ("t1n", "t2w"):

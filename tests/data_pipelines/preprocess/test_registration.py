@@ -92,6 +92,17 @@ def test_alignment_finds_a_known_motion_across_contrasts():
     assert np.linalg.norm(apart, axis=1).max() < 4.0  # Of 12 mm before; voxels are of 3 and 6 mm.
 
 
+def test_images_that_do_not_meet_stay_where_they_are():
+    where = grid()
+    far = grid()
+    far.affine[:3, 3] += 1000
+    fixed, moving = (to_image(sequence("t1c", where), place) for place in (where, far))
+    start = motion(8, (6, -5, 7))
+    found, value = align(fixed, moving, initial=start, affine=False, levels_mm=(6, 3))
+    np.testing.assert_array_equal(found, start)
+    assert value == 0.0
+
+
 def test_mutual_information_orders_what_is_alike():
     generator = np.random.default_rng(0)
     a = generator.normal(size=20_000)
