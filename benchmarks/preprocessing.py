@@ -45,8 +45,9 @@ SMOOTH_MM = 1.5
 
 _BLOCK = 24
 _GROUPS = 20
-_BINS = 64
 """Blocks of so many voxels along an edge, in so many groups, are left out in turn."""
+
+_BINS = 64
 
 
 def main() -> None:

@@ -97,7 +97,7 @@ class ExamFiles:
         """Reads a sequence once more, without remarks: float32 [d h w] in RAS, a view.
 
         Raises:
-            UserError: If the file is bad, or no longer what it was.
+            UserError: If the file is bad, or no longer on the grid that it was on.
         """
         array, grid = read_volume(self.paths[name])
         check_one_grid(self.paths[name], grid, self._first, self._source)

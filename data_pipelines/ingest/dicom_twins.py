@@ -10,7 +10,7 @@ def without_copies(slices: Sequence[Slice]) -> tuple[list[Slice], int, str | Non
     """Leaves out files that repeat another byte for byte, as archives exported twice have them.
 
     Returns:
-        The slices without copies, in order of position and number; how many were left out; and
+        The slices without copies, in order of number and identifier; how many were left out; and
         what is wrong where two different files have one identifier, or None.
     """
     kept: dict[str, Slice] = {}

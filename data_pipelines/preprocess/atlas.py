@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
 
 from data_pipelines.nifti import read_mask, read_volume
 from data_pipelines.preprocess.images import regridded, to_array, to_image
 from gmmas_jax.cases.case import Grid
+from gmmas_jax.cases.pieces import largest_filled
 from gmmas_jax.errors import UserError
 
 _BRAIN_ML = (700.0, 2500.0)
@@ -72,7 +72,7 @@ def load_atlas(
     else:
         (array, grid), name = read_volume(path), Path(path).name
     if mask is None:
-        brain = _filled(array != 0)
+        brain = largest_filled(array != 0)
         remedy = "Give a skull-stripped template, or its brain mask with --atlas-mask"
     else:
         codes, mask_grid = read_mask(mask)
@@ -109,15 +109,3 @@ def _mni152() -> tuple[np.ndarray, Grid]:
     image = load_mni152_template(resolution=1)
     i, j, k = image.shape
     return np.asarray(image.dataobj, np.float32), Grid((i, j, k), np.asarray(image.affine))
-
-
-def _filled(mask: np.ndarray) -> np.ndarray:
-    """Returns the largest piece of a mask, holes filled."""
-    pieces, count = ndimage.label(mask)
-    if count > 1:
-        sizes = np.bincount(pieces.ravel())
-        sizes[0] = 0
-        mask = pieces == sizes.argmax()
-    outside, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
-    filled: np.ndarray = outside[1:-1, 1:-1, 1:-1] != outside[0, 0, 0]
-    return filled

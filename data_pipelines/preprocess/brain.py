@@ -24,6 +24,7 @@ from data_pipelines.preprocess.images import coarser, grid_of, resampled, to_arr
 from data_pipelines.preprocess.registration import align, similarity
 from data_pipelines.preprocess.surface import brain_surface
 from gmmas_jax.cases.case import Grid
+from gmmas_jax.cases.pieces import largest_filled
 from gmmas_jax.errors import UserError
 
 WORKING_MM = 2.0
@@ -69,20 +70,9 @@ def is_stripped(array: np.ndarray, grid: Grid) -> bool:
     inside = array != 0
     if inside.mean() > 0.6:
         return False
-    filled = support(array)
+    filled = largest_filled(inside)
     low, high = _STRIPPED_ML
     return low <= float(filled.sum()) * grid.voxel_ml <= high
-
-
-def support(array: np.ndarray) -> np.ndarray:
-    """Returns the largest piece of what is not 0, its holes filled, bool."""
-    pieces, count = ndimage.label(array != 0)
-    if count == 0:
-        return np.zeros(array.shape, bool)
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    filled: np.ndarray = ndimage.binary_fill_holes(pieces == sizes.argmax())
-    return filled
 
 
 def fit_brain(brain: np.ndarray, image: np.ndarray, grid: Grid, atlas: Atlas) -> Fit:
@@ -295,7 +285,7 @@ def _trimmed(brain: np.ndarray, fat: np.ndarray, bone: np.ndarray) -> np.ndarray
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     away = ndimage.distance_transform_edt(pieces != sizes.argmax()) * WORKING_MM
-    return support((away <= _OPENING_MM + 0.5) & brain & ~(outer & fat))
+    return largest_filled((away <= _OPENING_MM + 0.5) & brain & ~(outer & fat))
 
 
 def _relative(image: np.ndarray, core: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from data_pipelines.preprocess.images import regridded, resampled, to_array, to_
 from data_pipelines.preprocess.registration import align
 from gmmas_jax.cases.case import Grid
 from gmmas_jax.cases.geometry import canonical_grid
+from gmmas_jax.cases.pieces import largest_filled
 from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.errors import UserError
 
@@ -61,7 +62,7 @@ def coregistered(
         found[name] = Sequence(images[name], own, matrix, placed, stripped)
         if stripped:
             # Not what is not 0 after interpolation, which is half a voxel more on every side.
-            mask = to_image(extraction.support(array).astype(np.float32), own)
+            mask = to_image(largest_filled(array != 0).astype(np.float32), own)
             found[name].bare = to_array(resampled(mask, working, matrix)) > 0.5
         if name != reference:
             found[name].as_is = to_array(resampled(moving, working))

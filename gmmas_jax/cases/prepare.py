@@ -9,6 +9,7 @@ from scipy import ndimage
 from gmmas_jax.cases.case import Case, Grid
 from gmmas_jax.cases.geometry import resample
 from gmmas_jax.cases.labels import LABELS
+from gmmas_jax.cases.pieces import filled
 from gmmas_jax.cases.sequences import SEQUENCES, presence
 from gmmas_jax.errors import UserError
 
@@ -232,7 +233,7 @@ def _brain(mask: np.ndarray) -> tuple[np.ndarray, tuple[slice, slice, slice]]:
         kept[box] = (sizes >= _SPECK * sizes.max())[pieces]
         mask, box = kept, _bounds(kept)
     del pieces
-    return _filled(mask[box]), box
+    return filled(mask[box]), box
 
 
 def _bounds(mask: np.ndarray) -> tuple[slice, slice, slice]:
@@ -242,12 +243,6 @@ def _bounds(mask: np.ndarray) -> tuple[slice, slice, slice]:
         where = np.flatnonzero(mask.any(axis=others))
         found.append(slice(int(where[0]), int(where[-1]) + 1))
     return (found[0], found[1], found[2])
-
-
-def _filled(mask: np.ndarray) -> np.ndarray:
-    """Returns the mask with its holes filled; one labelling, much faster than binary_fill_holes."""
-    outside, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
-    return outside[1:-1, 1:-1, 1:-1] != outside[0, 0, 0]
 
 
 def _resampled(

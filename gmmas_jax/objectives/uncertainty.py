@@ -27,7 +27,7 @@ def weighted_sum(
     Args:
         losses: Name to scalar float32.
         log_variance: Name to s, scalar float32.
-        labelled: Name to scalar float32: 1 if the batch holds a label of the task, else 0.
+        labelled: Name to scalar float32: how many examples of the batch have a label of the task.
         share: The part of the batch that `losses` were summed over, when gradients are accumulated
             over microbatches; the penalties of all parts then add up to one.
 

@@ -119,6 +119,12 @@ def run_training(
             cannot be written, or the losses stop being finite.
     """
     settings = TrainSettings(**config["train"])
+    if evaluate is None and (settings.evaluate_every or settings.best_metric):
+        raise UserError(
+            f"train.evaluate_every is {settings.evaluate_every} and train.best_metric "
+            f"{settings.best_metric!r}, but this run has nothing to evaluate by; expected 0 and "
+            "None. Compare weights with `gmmas evaluate`."
+        )
     optimizer = make_optimizer(steps=settings.steps, **config["optimizer"])
     mesh = make_mesh(**config["mesh"])
     check_batch_size(config["data"]["batch_size"], mesh, microbatches=settings.microbatches)

@@ -111,6 +111,8 @@ def test_order_is_evaluate_save_batch(tmp_path, monkeypatch):
             "best_metric": "dice",
         }
     )
+    with pytest.raises(UserError, match="best_metric 'dice', but this run has nothing to"):
+        train(config, tmp_path)
     with pytest.raises(InterruptedError):
         train(config, tmp_path, evaluate=evaluate, stop_after=4)
     result = train(config, tmp_path, evaluate=evaluate)
