@@ -19,8 +19,8 @@
 
 Augmentation is nnU-Net's (docs/reference/augmentation.md) with bias fields and thick slices, and
 mirrored left-right alone. The whole brain is seen at 96^3. The tasks leave out MGMT, which is
-hardly visible on MRI; add it with `model.tasks` and `objective.tasks`. On NVIDIA GPUs try
-`--config.model.transformer.attention=cudnn` (flash attention).
+hardly visible on MRI; add it in a copy of this file, to `model.tasks` and `objective.tasks`. On
+NVIDIA GPUs try `--config.model.transformer.attention=cudnn` (flash attention).
 
 Command: gmmas train --config configs/gmmas.py --cohort cohort.csv --workdir runs/gmmas
 Hardware: one GPU of 80 GB or a TPU slice; `--config.model.layers.remat=all` on smaller ones.

@@ -2,9 +2,9 @@
 
 Purpose: `gmmas predict --weights base`, where there is an accelerator, or patience.
 Command: gmmas train --config configs/weights_base.py --generated --workdir runs/weights-base
-Hardware: one accelerator; 5.9 GiB of memory on the H200 it was run on.
-Time: 6.5 minutes there, with other work on the card, and 1.5 of compiling; alone it makes 55
-patients a second (`benchmarks/results`). Result: the model card in `gmmas_jax/weights/base`.
+Hardware: one accelerator; 5.9 GiB of memory on an H200.
+Time: 6.5 minutes on an H100 beside other work, and 1.2 of compiling; an earlier run on an H200 made
+55 patients a second (`benchmarks/results`). Result: the model card in `gmmas_jax/weights/base`.
 
 The shipped weights were stopped by the clock at 4,390 steps, with the cosine in the share of the
 time; `steps` is what a run by number takes in its place. They were computed in bfloat16 and are
