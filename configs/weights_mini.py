@@ -19,7 +19,7 @@ was stopped after 1,100 of 1,500 steps:
         --config.optimizer.warmup_steps=50 --config.seed=11
 
 The third did the same with `train.weights=mini`, the second's then, `train.steps=1400` and
-`seed=13`, in about 80 minutes on two cores, to its end, with today's 52 effects and with cores
+`seed=13`, in about 80 minutes on two cores, to its end, with the 52 effects of today and with cores
 darker than oedema on T1.
 
 `inference.min_enhancing_ml` and `min_certain_ml` were chosen for the first leg's as

@@ -48,9 +48,8 @@ _CORE = {"necrosis": 1.0, "solid": 1.0, "mucinous": 1.0, "enhancing": 0.35}
 """Tissues of the core, and how much of its water each takes: what enhances is dense with cells."""
 
 _PROTEIN = ("necrosis", "solid")  # Mucinous tissue's T1 is long; what enhances is no fluid.
-_WATER_T1 = 0.25  # T1 rises less than T2 does with free water: this power of T2's factor.
-_CORE_WATER_T1 = 0.3  # The same of the core. T1 hardly shows oedema, and shows most cores dark.
-_T1_DEPARTS = 0.5  # T1-weighted signal departs from the equation's by so much of T2-weighted's.
+_WATER_T1 = 0.45  # T1 rises less than T2 does with free water: this power of T2's factor.
+_CORE_WATER_T1 = 0.3  # Of the core, whose water is bound: less still.
 RELAXIVITY = 4.5  # of gadolinium chelates, per mM per s
 VESSEL_GADOLINIUM = 1.0  # mM
 
@@ -60,8 +59,8 @@ class Weighting(NamedTuple):
 
     Attributes:
         oedema: Log of the factor on oedema's T2; T1 rises with it.
-        core: The same of what lies inside it, fluid and blood apart; enhancing tissue takes part
-            in it by a third.
+        core: The same of what lies inside it, fluid and blood apart; T1 rises less, and enhancing
+            tissue takes part in it by a third.
         protein: Log of the factor by which T1 is shorter in it, mucinous and enhancing tissue
             apart.
         resemblance: How like that of oedema which is not hidden the signal of necrosis is, on T2
@@ -74,8 +73,6 @@ class Weighting(NamedTuple):
         apart: How unlike the pulse sequence before contrast the one after it is.
         dim: How like healthy tissue the core is on FLAIR, enhancing tissue too. Mucinous tissue
             mostly is so by itself, or darker.
-        alike: How like that of oedema which is not hidden the signal of necrosis is, on every
-            sequence; may go beyond 1.
     """
 
     oedema: jax.Array | float = 0.0
@@ -89,7 +86,6 @@ class Weighting(NamedTuple):
     dense: jax.Array | float = 0.0
     apart: jax.Array | float = 0.0
     dim: jax.Array | float = 0.0
-    alike: jax.Array | float = 0.0
 
 
 USUAL = Weighting()
@@ -104,7 +100,6 @@ def draw_weighting(key: jax.Array, effects: Effects) -> Weighting:
         ),
         ("dense_ring", "own_sequence"),
         ("dim_on_flair",),
-        ("all_alike",),
     )
     drawn = draw_by_name(key, groups, 3)
 
@@ -124,7 +119,6 @@ def draw_weighting(key: jax.Array, effects: Effects) -> Weighting:
         dense=strength("dense_ring"),
         apart=strength("own_sequence"),
         dim=strength("dim_on_flair"),
-        alike=strength("all_alike"),
     )
 
 
@@ -144,8 +138,7 @@ def draw_signals(
         key: Typed PRNG key.
         gadolinium: [] float32, concentration in enhancing tumour, mM.
         departure: [] float32, standard deviation of the log by which each tissue's signal departs
-            from the equation's, half of it on T1; before and after contrast that departs alike,
-            but for `apart`.
+            from the equation's; T1 before and after contrast depart alike, but for `apart`.
         weighting: How tissue and protocol differ from the usual.
 
     Returns:
@@ -199,14 +192,11 @@ def draw_signals(
     hidden = jnp.stack([weighting.hidden, hidden_after, weighting.hidden_t2, 0.0])
     usual, like = signals[oedema], (signals[white] + signals[grey]) / 2
     signals = signals.at[oedema].set(usual + hidden * (like - usual))
-    dead = signals[necrosis] * (usual / signals[necrosis]) ** weighting.alike
-    on_t2 = jnp.array([0.0, 0.0, 1.0, 1.0])
-    dead = dead * (usual / dead) ** (on_t2 * weighting.resemblance)
-    signals = signals.at[necrosis].set(dead)
+    alike = (usual[2:] / signals[necrosis, 2:]) ** weighting.resemblance
+    signals = signals.at[necrosis, 2:].multiply(alike)
     core = jnp.array([necrosis, solid, enhancing])
     signals = signals.at[core, 3].add(weighting.dim * (like[3] - signals[core, 3]))
     factors = jax.random.normal(k_departure, signals.shape).clip(-2, 2)
-    factors = factors.at[:, :2].multiply(_T1_DEPARTS)
     after = factors[:, 0] + weighting.apart * (factors[:, 1] - factors[:, 0])
     return signals * jnp.exp(departure * factors.at[:, 1].set(after))
 

@@ -40,7 +40,7 @@ class Effects(NamedTuple):
         gamma: Per sequence. Standard deviation of the log of the exponent on the signal.
         contrast: Standard deviation of the log by which each tissue's signal departs, in each
             sequence, from what physics and published relaxation times give (after SynthSeg, Billot
-            et al. 2023, Med Image Anal 86:102789); half of it on T1.
+            et al. 2023, Med Image Anal 86:102789).
         regional: Per sequence. Standard deviation of the log by which healthy tissue of one place
             differs from that of another, 25 mm on: deep grey matter, myelination, iron.
         surface: Per sequence. Log at most by which signal rises toward the surface of the brain, as
@@ -112,10 +112,6 @@ class Effects(NamedTuple):
         coverage: Per sequence. Slices that end before the brain does, at the vertex or the skull
             base: nothing was measured beyond. How far at most, in mm from the end of the box that
             a head fills.
-        all_alike: Cores of rings that look on every sequence like the oedema outside, and beyond 1
-            more unlike a core than that: the ring alone tells them apart. How like at most.
-        mixed_core: Cores of rings with patches that are dense with cells. How like grey matter they
-            look at most.
     """
 
     thick_slices: Effect = Effect(0.5, 6.0)
@@ -170,8 +166,6 @@ class Effects(NamedTuple):
     own_sequence: Effect = Effect(0.6, 1.0)
     dim_on_flair: Effect = Effect(0.2, 1.0)
     coverage: Effect = Effect(0.12, 40.0)
-    all_alike: Effect = Effect(0.4, 1.2)
-    mixed_core: Effect = Effect(0.5, 0.9)
 
     def without(self, *names: str) -> "Effects":
         """Returns the effects with some switched off.

@@ -402,24 +402,17 @@ def render(
     )
     # The same scale for a patch and for the whole: that of the healthy brain.
     signals = signals / (jnp.array([0.38, 0.50, 0.12]) @ signals[:3])
-    k_oedema, k_cells = (
-        jax.random.fold_in(jax.random.clone(k_texture), number) for number in (3, 4)
-    )
+    k_oedema = jax.random.fold_in(jax.random.clone(k_texture), 3)
     k_tumour, k_uptake, k_brain, k_strength, k_dim = jax.random.split(k_texture, 5)
     # Tumour tissue is less even than brain, and takes up contrast unevenly.
     uneven = jax.random.uniform(k_strength, minval=0.02, maxval=0.15)
     texture = 1.0 + uneven * taken * noise(k_tumour, frame, scale_mm=5.0)
     texture = texture + 0.03 * noise(k_brain, frame, scale_mm=3.5)
-    names = ("grey", "necrosis", "solid", "enhancing", "oedema")
-    grey, necrosis, solid, enhancing, oedema = map(TISSUES.index, names)
+    enhancing, solid, oedema = map(TISSUES.index, ("enhancing", "solid", "oedema"))
     if not effects.uneven_oedema.known_off:
         places = jax.nn.sigmoid((noise(k_oedema, frame, scale_mm=16.0) - 0.2) / 0.3)
         moved = traits.habit.mimicry * places * tumour.oedema
         fractions = fractions.at[..., oedema].add(-moved).at[..., solid].add(moved)
-    if not effects.mixed_core.known_off:
-        places = jax.nn.sigmoid(noise(k_cells, frame, scale_mm=6.0) / 0.4)
-        moved = traits.habit.cellularity * places * tumour.necrosis
-        fractions = fractions.at[..., necrosis].add(-moved).at[..., grey].add(moved)
     image = fractions @ signals * texture[..., None]
     dim = jax.nn.sigmoid((noise(k_dim, frame, scale_mm=6.0) - 0.3) / 0.3)
     uptake = (0.25 * noise(k_uptake, frame, scale_mm=3.0)).clip(-0.5, 0.5)

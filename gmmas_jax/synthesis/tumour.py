@@ -82,7 +82,6 @@ class Habit(NamedTuple):
         mirror: Strength of the part beyond the midline; 0 without.
         softness: Added to the border's, in radii.
         mimicry: How like core that does not enhance oedema is in places.
-        cellularity: How like grey matter necrosis is in places.
         dimming: Share of the uptake that enhancement loses in places.
         outline_mm: Blur of the enhancement whose level is its outline; 0 for its true border.
         cavity: Size of the resection cavity in radii; 0 without.
@@ -106,7 +105,6 @@ class Habit(NamedTuple):
     mirror: jax.Array
     softness: jax.Array
     mimicry: jax.Array
-    cellularity: jax.Array
     dimming: jax.Array
     outline_mm: jax.Array
     cavity: jax.Array
@@ -128,7 +126,6 @@ def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
         ),
         ("superficial", "even_spread", "fading", "effacement", "head_shape", "small_core"),
         ("large_core", "uneven_oedema"),
-        ("mixed_core",),
     )
     drawn = draw_by_name(key, groups, 2)
 
@@ -158,7 +155,6 @@ def draw_habit(key: jax.Array, genotype: Genotype, effects: Effects) -> Habit:
         mirror=between("butterfly", 0.5, 0.0),
         softness=between("infiltration", 0.02, 0.0),
         mimicry=jnp.where(rings, between("uneven_oedema", 0.3, 0.0), 0.0),
-        cellularity=between("mixed_core", 0.2, 0.0),
         dimming=between("uneven_uptake", 0.2, 0.0),
         outline_mm=between("generous_outline", 0.8, 0.0),
         cavity=cavity,
