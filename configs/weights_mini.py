@@ -4,8 +4,8 @@ Purpose: `gmmas predict` out of the box on a laptop.
 Command: gmmas train --config configs/weights_mini.py --generated --workdir runs/weights-mini
 Hardware: one accelerator. On two CPU cores and 6 GiB with `data.batch_size=1` instead: 2,000 steps
 of that took an hour and a half with 29 effects; the run may be stopped and goes on where it was.
-Time: 290 s on an H200 beside another training, and 50 s of compiling. Result: the model card in
-`gmmas_jax/weights/mini`.
+Time: 290 s on an H200 beside another training, and 50 s of compiling on an H100. Result: the model
+card in `gmmas_jax/weights/mini`.
 
 The shipped weights were trained in three legs. The first was stopped by the clock at 3,937 steps,
 with the cosine in the share of the time; `steps` is what a run by number takes in its place. The

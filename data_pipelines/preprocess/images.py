@@ -75,16 +75,14 @@ def resampled(
     matrix: np.ndarray | None = None,
     *,
     interpolator: int = sitk.sitkLinear,
-    outside: float = 0.0,
 ) -> sitk.Image:
-    """Samples an image on a grid, once.
+    """Samples an image on a grid, once; 0 where it does not reach.
 
     Args:
         image: What is sampled.
         grid: Where the result lies.
         matrix: float64 [4 4], points of the grid to points of the image, RAS mm; None: the same.
         interpolator: Of SimpleITK.
-        outside: Value where the image does not reach.
     """
     i, j, k = grid.shape
     affine = _LPS @ grid.affine
@@ -96,7 +94,6 @@ def resampled(
     method.SetOutputDirection((affine[:3, :3] / spacing).ravel().tolist())
     method.SetTransform(to_transform(np.eye(4) if matrix is None else matrix))
     method.SetInterpolator(interpolator)
-    method.SetDefaultPixelValue(outside)
     return method.Execute(image)
 
 

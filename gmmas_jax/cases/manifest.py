@@ -143,6 +143,23 @@ def write_manifest(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
     write_text(path, buffer.getvalue())
 
 
+def check_folder_name(case_id: str, source: str) -> None:
+    """Refuses an id that cannot be the name of a folder for the case's results.
+
+    Args:
+        case_id: The id.
+        source: What the message begins with.
+
+    Raises:
+        UserError: If it would lead elsewhere.
+    """
+    if case_id in (".", "..") or any(mark in case_id for mark in "/\\\0"):
+        raise UserError(
+            f"{source}case_id {case_id!r} cannot be the name of a folder; expected a name without "
+            "slashes. Rename the case."
+        )
+
+
 def _cell(value: str | float | int | None) -> str:
     if value is None:
         return ""

@@ -13,7 +13,7 @@ from gmmas_jax.cases.case import Case
 from gmmas_jax.cases.files import output_folder, write_bytes, write_json, write_text
 from gmmas_jax.cases.geometry import from_canonical
 from gmmas_jax.cases.labels import LABELS, UNDIVIDED, convert_back
-from gmmas_jax.cases.manifest import Row, read_manifest
+from gmmas_jax.cases.manifest import Row, check_folder_name, read_manifest
 from gmmas_jax.cli.progress import CaseProgress
 from gmmas_jax.clinical.abstention import AbstentionRule, evidence_of
 from gmmas_jax.clinical.findings import build_findings
@@ -292,13 +292,9 @@ def check_rows(manifest: str | os.PathLike[str], rows: Sequence[Row], out: Path)
         UserError: Naming the row.
     """
     for row in rows:
-        name = row.case_id
-        if name in (".", "..") or any(mark in name for mark in "/\\\0"):
-            raise UserError(
-                f"{manifest}: case_id {name!r} cannot be the name of a folder; expected a name "
-                "without slashes. Rename the case."
-            )
-        check_apart(None if row.seg is None else Path(manifest).parent / row.seg, out / name)
+        check_folder_name(row.case_id, f"{manifest}: ")
+        seg = None if row.seg is None else Path(manifest).parent / row.seg
+        check_apart(seg, out / row.case_id)
 
 
 def check_apart(seg: Path | None, out: Path) -> None:

@@ -27,9 +27,9 @@ def render(template: str, **context: Any) -> str:
     )
 
 
-def data_uri(content: bytes, media_type: str = "image/png") -> str:
-    """Returns bytes as an address that holds its own content."""
-    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+def data_uri(png: bytes) -> str:
+    """Returns a picture as an address that holds its own content."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 @functools.cache
