@@ -143,15 +143,15 @@ def _predict_all(
             except UserError as error:
                 print(f"{row.case_id}: {error}", file=sys.stderr)
                 failed.append(row.case_id)
-                progress.done(count, row.case_id)
-                continue
-            prediction = predictor.finish(case, prepared, found)
-            results.append(score_case(case, prediction))
-            # Which cases will be shown is known at the end; masks compress to a hundredth.
-            masks[case.case_id] = zlib.compress(prediction.label.tobytes(), 1)
-            if prepared.label is not None and left > 0:
-                _add_subsets(predictor, prepared, {prediction.present: found.label}, subset_dice)
-                left -= 1
+            else:
+                prediction = predictor.finish(case, prepared, found)
+                results.append(score_case(case, prediction))
+                # Which cases will be shown is known at the end; masks compress to a hundredth.
+                masks[case.case_id] = zlib.compress(prediction.label.tobytes(), 1)
+                if prepared.label is not None and left > 0:
+                    known = {prediction.present: found.label}
+                    _add_subsets(predictor, prepared, known, subset_dice)
+                    left -= 1
             progress.done(count, row.case_id)
     return results, masks, failed
 
