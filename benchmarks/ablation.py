@@ -1,26 +1,29 @@
 """Trains with and without each effect of the generator, and says what it was good for.
 
-    python -m benchmarks.ablation --cohort cohort.csv        # an hour or two on two cores
+    python -m benchmarks.ablation --cohort cohort.csv --rows rows.jsonl
     python -m benchmarks.ablation --cohort cohort.csv --check      # two effects, few steps
 
-One small network at 2 mm learns tidy patients, with no effect at all. From there it goes on three
-ways, over the same patients' numbers: tidy as before, with one effect (as often and as strong as in
-`Effects`, or always where it is off by default), and with all of them. Each is scored
+One small network at 2 mm learns tidy patients, with no effect at all. From there it goes on over
+the same patients' numbers: tidy as before, with one effect (as often and as strong as in `Effects`,
+or always where it is off by default), and with all of them; and tidy with other numbers, which says
+how much of a difference is chance. Each is scored
 
 - on generated patients that no training saw, in whom that effect is always there and stronger than
   any training showed it (`BEYOND` times its magnitude, or a fraction of it where less is harder);
 - on labelled real cases, which are looked at and decide nothing by themselves: they are few.
 
-The difference to the network that went on with tidy patients is what the effect brought. Writes
-results/ablation-<date>.{json,md}. No real case comes near a training step: the patients are drawn
-inside it, from a number.
+The difference to the network that went on with tidy patients is what the effect brought. It takes
+hours on two cores: `--rows` keeps each row as it is found, and a run that was stopped goes on with
+the effects that are not there yet. Writes results/ablation-<date>.{json,md}. No real case comes
+near a training step: the patients are drawn inside it, from a number.
 """
 
 import argparse
 import datetime
 import functools
+import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,9 @@ from benchmarks.postprocessing import case_generator
 from data_pipelines.readers import read_row
 from gmmas_jax.cases.manifest import read_manifest
 from gmmas_jax.cases.prepare import Prepared, prepare
+from gmmas_jax.cli.synthetic_cohort import GENERATOR
 from gmmas_jax.config import load_config, to_dict
+from gmmas_jax.errors import UserError
 from gmmas_jax.export.weights import Weights
 from gmmas_jax.inference.predictor import Predictor
 from gmmas_jax.measure import machine_facts
@@ -74,10 +79,13 @@ WHOLE = (
 """Shares that go up to all there is: nothing lies beyond, and they are always there instead."""
 
 TIDY = Effects().without(*Effects._fields)
+EVERY, CHANCE = "all of them", "none, other patients"
 
 
-def alone(name: str) -> Effects:
-    """Returns one effect as it is by default; always on where the default is never."""
+def trained_with(name: str) -> Effects:
+    """Returns one effect as it is by default, or always where that is never; or all, or none."""
+    if name in (EVERY, CHANCE):
+        return Effects() if name == EVERY else TIDY
     effect = getattr(Effects(), name)
     if effect.probability == 0:
         effect = effect._replace(probability=1.0)
@@ -85,7 +93,9 @@ def alone(name: str) -> Effects:
 
 
 def beyond(name: str) -> Effects:
-    """Returns an effect that is always there, and stronger than training shows it."""
+    """Returns an effect that is always there, and stronger than training shows it; or all."""
+    if name in (EVERY, CHANCE):
+        return Effects()
     usual = getattr(Effects(), name).magnitude
     harder = 1 / BEYOND if name in LESS_IS_HARDER else 1.0 if name in WHOLE else BEYOND
     return TIDY._replace(**{name: Effect(1.0, harder * usual)})
@@ -137,9 +147,11 @@ class Trainer:
 
         self._patient = patient
 
-    def train(self, state: TrainState, effects: Effects, *, steps: int) -> TrainState:
-        """Goes on for some steps; the patients' numbers are those of the steps."""
-        start = int(state.step)
+    def train(
+        self, state: TrainState, effects: Effects, *, steps: int, skip: int = 0
+    ) -> TrainState:
+        """Goes on for some steps; the patients' numbers are those of the steps, and `skip` more."""
+        start = int(state.step) + skip
         for number in range(start, start + steps):
             batch = self._patient(np.int32(number), self._anatomy, effects)
             state, _ = self._step(state, batch)
@@ -178,30 +190,41 @@ def measure(
     first: int,
     more: int,
     cases: int,
-) -> list[dict[str, Any]]:
-    """Trains and scores every variant; returns a row for each, and one for all effects together."""
+) -> Iterator[dict[str, Any]]:
+    """Trains and scores every variant; yields a row for each."""
     spacing = trainer.config["data"]["spacing_mm"]
     make = case_generator(anatomy, seed=SEED, spacing_mm=spacing)
     started = trainer.train(trainer.begin(), TIDY, steps=first)
-    base = inference_variables(trainer.train(started, TIDY, steps=more))
-    predictor = Predictor(Weights(base["params"], {}, trainer.config))
+    tidy = inference_variables(trainer.train(started, TIDY, steps=more))
+    predictor = Predictor(Weights(tidy["params"], {}, trainer.config))
     tidy_real = dice(predictor, real)
-    rows = []
-    for name in ("all of them", *names):
-        every = name == "all of them"
-        effects = Effects() if every else alone(name)
-        hard = Effects() if every else beyond(name)
+    for name in names:
+        hard = beyond(name)
         held_out = [prepare(make(n, hard, False), spacing_mm=spacing) for n in range(cases)]
-        own = inference_variables(trainer.train(started, effects, steps=more))
-        with_it = predictor.with_variables(own)
-        rows.append(
-            {
-                "effect": name,
-                "generated": difference(name, dice(with_it, held_out), dice(predictor, held_out)),
-                "real": difference(f"{name}, real", dice(with_it, real), tidy_real),
-            }
-        )
-        print(line(rows[-1]), file=sys.stderr, flush=True)
+        skip = more if name == CHANCE else 0
+        own = trainer.train(started, trained_with(name), steps=more, skip=skip)
+        with_it = predictor.with_variables(inference_variables(own))
+        yield {
+            "effect": name,
+            "generated": difference(name, dice(with_it, held_out), dice(predictor, held_out)),
+            "real": difference(f"{name}, real", dice(with_it, real), tidy_real),
+        }
+
+
+def kept_rows(path: Path | None, how: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Returns the rows of an earlier run.
+
+    Raises:
+        UserError: If they were measured with another generator, or number of steps or cases.
+    """
+    if path is None or not path.exists():
+        return []
+    rows = [json.loads(text) for text in path.read_text().splitlines()]
+    for row in rows:
+        if row.pop("how") != how:
+            raise UserError(
+                f"{path}: {row['effect']!r} was not measured with {how}; give another --rows."
+            )
     return rows
 
 
@@ -213,7 +236,8 @@ def line(row: Mapping[str, Any]) -> str:
         low, high = one["ci95"] or (np.nan, np.nan)
         regions = " ".join(f"{value:+.2f}" for value in one["by_region"].values())
         cells += [f"{one['change']:+.3f} [{low:+.3f}, {high:+.3f}]", regions]
-    return f"| `{row['effect']}` | {' | '.join(cells)} |".replace("`all of them`", "all of them")
+    name = row["effect"] if row["effect"] in (EVERY, CHANCE) else f"`{row['effect']}`"
+    return f"| {name} | {' | '.join(cells)} |"
 
 
 def page(result: Mapping[str, Any]) -> str:
@@ -223,9 +247,9 @@ def page(result: Mapping[str, Any]) -> str:
 
 A small network at 2 mm, {result["first"]} steps on tidy patients, then {result["more"]} with \
 the effect against {result["more"]} without. Change of Dice (mean of WT, TC and ET) with its 95 % \
-interval, and of each region: on {result["generated_cases"]} generated patients in whom the effect \
-is always there and beyond the range of training, and on {result["real_cases"]} real cases. One \
-training each: differences below about 0.02 are noise.
+interval, and of each region: on {result["cases"]} generated patients in whom the effect is always \
+there and beyond the range of training, and on {result["real_cases"]} real cases. One training \
+each: what other patients without any effect changed is chance.
 
 | effect | generated, beyond the range | WT TC ET | real | WT TC ET |
 | --- | --- | --- | --- | --- |
@@ -242,10 +266,17 @@ def main() -> None:
     parser.add_argument("--more", type=int, default=200, help="steps with or without (200)")
     parser.add_argument("--cases", type=int, default=12, help="generated patients each (12)")
     parser.add_argument("--anatomy", type=Path, default=Path("anatomy-1mm.npz"))
+    parser.add_argument("--rows", type=Path, help="file that keeps what was found, to go on from")
     parser.add_argument("--check", action="store_true", help="few steps, write nothing")
     arguments = parser.parse_args()
     names = tuple(arguments.effects or Effects._fields)
     Effects().without(*names)  # Raises where there is no such effect.
+    size = {"first": arguments.first, "more": arguments.more, "cases": arguments.cases}
+    if arguments.check:
+        names, size = names[:2], {"first": 2, "more": 2, "cases": 2}
+    how = size | {"generator": GENERATOR}
+    rows = kept_rows(None if arguments.check else arguments.rows, how)
+    there = {row["effect"] for row in rows}
     config = to_dict(load_config(CONFIG, COARSE))
     anatomy = load_anatomy(arguments.anatomy, spacing_mm=ANATOMY_MM)
     spacing = config["data"]["spacing_mm"]
@@ -253,17 +284,19 @@ def main() -> None:
         prepare(read_row(row, arguments.cohort.parent), spacing_mm=spacing)
         for row in read_manifest(arguments.cohort)
     ]
-    size = {"first": arguments.first, "more": arguments.more, "cases": arguments.cases}
-    if arguments.check:
-        names, size = names[:2], {"first": 2, "more": 2, "cases": 2}
+    missing = [name for name in (EVERY, CHANCE, *names) if name not in there]
+    for row in measure(Trainer(config, anatomy), anatomy, real, names=missing, **size):
+        rows.append(row)
+        print(line(row), file=sys.stderr, flush=True)
+        if arguments.rows and not arguments.check:
+            with arguments.rows.open("a") as file:
+                file.write(json.dumps(row | {"how": how}) + "\n")
     result = {
         "date": datetime.date.today().isoformat(),
         "machine": machine_facts(),
-        "first": size["first"],
-        "more": size["more"],
-        "generated_cases": size["cases"],
+        **how,
         "real_cases": len(real),
-        "rows": measure(Trainer(config, anatomy), anatomy, real, names=names, **size),
+        "rows": rows,
     }
     text = page(result)
     print(text)

@@ -38,10 +38,16 @@ Make = Callable[[int, Effects, float], Patient]
 
 
 def generator(anatomy: Anatomy) -> Make:
-    """Returns the function (number, effects, spacing in mm) to image [d h w 4] and label."""
+    """Returns the function (number, effects, spacing in mm) to image [d h w 4] and label.
+
+    A tidy patient is kept: every effect is shown beside one of the same few.
+    """
     programs: dict[float, Any] = {}
+    tidy: dict[tuple[int, float], Patient] = {}
 
     def make(number: int, effects: Effects, spacing_mm: float) -> Patient:
+        if effects == TIDY and (number, spacing_mm) in tidy:
+            return tidy[number, spacing_mm]
         if spacing_mm not in programs:
 
             def program(number: jax.Array, anatomy: Anatomy, effects: Effects) -> Any:
@@ -52,6 +58,8 @@ def generator(anatomy: Anatomy) -> Make:
 
             programs[spacing_mm] = jax.jit(program)
         image, label = jax.device_get(programs[spacing_mm](np.int32(number), anatomy, effects))
+        if effects == TIDY:
+            tidy[number, spacing_mm] = image, label
         return image, label
 
     return make
