@@ -1,6 +1,7 @@
 """Smooth random fields over a patient, and matrices that act along an image's axes."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +61,19 @@ def mix_along(volume: jax.Array, matrix: jax.Array, *, axis: int) -> jax.Array:
     """Multiplies every line of voxels [n] of a volume [d h w] along an axis by a matrix [m n]."""
     formula = ("dhw,ed->ehw", "dhw,eh->dew", "dhw,ew->dhe")[axis]
     return jnp.einsum(formula, volume, matrix)
+
+
+def as_channels(planes: Sequence[jax.Array]) -> jax.Array:
+    """Stacks the sequences' planes [d h w] as the channels of an image [d h w c].
+
+    One after the other, and as late as can be: in a concatenation XLA would choose between the
+    planes at every voxel, and compute there all that leads to them, which a CPU cannot do on
+    vectors.
+    """
+    image = jnp.zeros((*planes[0].shape, len(planes)))
+    for channel, plane in enumerate(planes):
+        image = image.at[..., channel].set(plane)
+    return image
 
 
 def blur_matrix(size: int, sigma: jax.Array) -> jax.Array:

@@ -6,11 +6,12 @@ from typing import NamedTuple, TypedDict
 import jax
 import jax.numpy as jnp
 
+from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.synthesis.acquisition import acquire
 from gmmas_jax.synthesis.anatomy import CHANNELS, Anatomy, sample_anatomy
 from gmmas_jax.synthesis.contrast import TISSUES, draw_signals, draw_weighting
 from gmmas_jax.synthesis.effects import PLAIN, Effects
-from gmmas_jax.synthesis.fields import noise
+from gmmas_jax.synthesis.fields import as_channels, noise
 from gmmas_jax.synthesis.frame import Frame, frame_at, whole_frame
 from gmmas_jax.synthesis.genotype import Genotype, draw_genotype, resized
 from gmmas_jax.synthesis.remains import draw_remains
@@ -156,19 +157,21 @@ def show(
         # Oedema stops at vessels as at the fluid that they run in.
         fluid=parts[2] + parts[3],
     )
-    image = render(keys["signal"], keys["texture"], tumour, traits, parts, frame, effects)
+    planes = render(keys["signal"], keys["texture"], tumour, traits, parts, frame, effects)
     taken = sum(tumour[1:], tumour[0])
     k_place, k_uneven = (
         jax.random.fold_in(jax.random.clone(traits.keys["texture"]), number) for number in (1, 2)
     )
-    image = image + (inside * remains)[..., None] * other
-    image = image * place_factors(k_place, taken, part["depth"], frame, effects)
-    image = image * tumour_factors(k_uneven, taken, frame, effects)
+    places = place_factors(k_place, taken, part["depth"], frame, effects)
+    patches = tumour_factors(k_uneven, taken, frame, effects)
+    left = inside * remains
     scans = [
-        acquire(k, image[..., i], inside, frame, effects)
-        for i, k in enumerate(jax.random.split(keys["scan"], image.shape[-1]))
+        acquire(k, (plane + left * rest) * place * patch, inside, frame, effects)
+        for k, plane, rest, place, patch in zip(
+            jax.random.split(keys["scan"], len(planes)), planes, other, places, patches, strict=True
+        )
     ]
-    return jnp.stack(scans, axis=-1), tumour.label(frame, habit.outline_mm, habit.margin)
+    return as_channels(scans), tumour.label(frame, habit.outline_mm, habit.margin)
 
 
 def head_extent(
@@ -372,7 +375,7 @@ def render(
     healthy: tuple[jax.Array, ...],
     frame: Frame,
     effects: Effects,
-) -> jax.Array:
+) -> list[jax.Array]:
     """Mixes the tissues' signals by volume and adds texture.
 
     Args:
@@ -385,11 +388,9 @@ def render(
         effects: How far contrast may depart from physics.
 
     Returns:
-        [d h w 4] float32 ideal signal, about 1 in the brain's mean.
+        For each of `SEQUENCES` the ideal signal, [d h w] float32, about 1 in the brain's mean.
     """
     taken = sum(tumour[1:], tumour[0])
-    fractions = jnp.stack([*(part * (1.0 - taken) for part in healthy), *tumour], axis=-1)
-    assert fractions.shape[-1] == len(TISSUES)
     k_draw, k_departs, k_amount = jax.random.split(k_signal, 3)
     departs = jax.random.bernoulli(k_departs, effects.contrast.probability)
     departure = effects.contrast.magnitude * jax.random.uniform(k_amount)
@@ -409,12 +410,20 @@ def render(
     texture = 1.0 + uneven * taken * noise(k_tumour, frame, scale_mm=5.0)
     texture = texture + 0.03 * noise(k_brain, frame, scale_mm=3.5)
     enhancing, solid, oedema = map(TISSUES.index, ("enhancing", "solid", "oedema"))
+    parts = [*(part * (1.0 - taken) for part in healthy), *tumour]
+    assert len(parts) == len(TISSUES)
     if not effects.uneven_oedema.known_off:
         places = jax.nn.sigmoid((noise(k_oedema, frame, scale_mm=16.0) - 0.2) / 0.3)
         moved = traits.habit.mimicry * places * tumour.oedema
-        fractions = fractions.at[..., oedema].add(-moved).at[..., solid].add(moved)
-    image = fractions @ signals * texture[..., None]
+        parts[oedema], parts[solid] = parts[oedema] - moved, parts[solid] + moved
+    planes = [
+        texture * sum(part * signal for part, signal in zip(parts, column, strict=True))
+        for column in signals.T
+    ]
     dim = jax.nn.sigmoid((noise(k_dim, frame, scale_mm=6.0) - 0.3) / 0.3)
     uptake = (0.25 * noise(k_uptake, frame, scale_mm=3.0)).clip(-0.5, 0.5)
     patchy = tumour.enhancing * (uptake - traits.habit.dimming * dim).clip(-0.9)
-    return image.at[..., 1].add(patchy * (signals[enhancing, 1] - signals[enhancing, 0]).clip(0.0))
+    before, after = map(SEQUENCES.index, ("t1n", "t1c"))
+    gained = (signals[enhancing, after] - signals[enhancing, before]).clip(0.0)
+    planes[after] = planes[after] + patchy * gained
+    return planes

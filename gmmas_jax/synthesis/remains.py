@@ -15,7 +15,7 @@ _DARKEST, _BRIGHTEST = 0.05, 2.2
 
 def draw_remains(
     key: jax.Array, depth: jax.Array, frame: Frame, effects: Effects
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, list[jax.Array]]:
     """Draws in which patches of the surface something else is left, and how it looks.
 
     The brain lies that much deeper there; the mask stays as it is.
@@ -27,11 +27,11 @@ def draw_remains(
         effects: Of which `remains` counts.
 
     Returns:
-        Its share [d h w] float32 in 0..1 of each voxel, and its signal [d h w 4] float32, of the
-        same scale as the brain's, 1; of no axes where there can be none.
+        Its share [d h w] float32 in 0..1 of each voxel, and for each of `SEQUENCES` its signal
+        [d h w] float32, of the same scale as the brain's, 1; of no axes where there can be none.
     """
     if effects.remains.known_off:
-        return jnp.zeros(()), jnp.zeros(len(SEQUENCES))
+        return jnp.zeros(()), [jnp.zeros(())] * len(SEQUENCES)
     k_draw, k_patch, k_kind, k_grain, k_signal = jax.random.split(key, 5)
     happens, strength = jax.random.uniform(k_draw, (2,))
     thick_mm = effects.remains.magnitude * strength
@@ -45,6 +45,6 @@ def draw_remains(
     level = jax.random.uniform(k_signal, (2, len(SEQUENCES)))
     level = level.at[:, 1].set(level[:, 0] + 0.1 * level[:, 1])
     kinds = _DARKEST * (_BRIGHTEST / _DARKEST) ** level
-    second = jax.nn.sigmoid(noise(k_kind, frame, scale_mm=8.0) / 0.2)[..., None]
+    second = jax.nn.sigmoid(noise(k_kind, frame, scale_mm=8.0) / 0.2)
     grain = 1.0 + 0.15 * noise(k_grain, frame, scale_mm=4.0).clip(-2.0, 2.0)
-    return share, (kinds[0] + second * (kinds[1] - kinds[0])) * grain[..., None]
+    return share, [(one + second * (other - one)) * grain for one, other in kinds.T]

@@ -55,8 +55,9 @@ class Tumour(NamedTuple):
         """
         core = self.necrosis + self.solid + self.mucinous + self.calcium + self.blood
         rest = 1.0 - core - self.oedema - self.enhancing - self.cavity
-        classes = jnp.stack([rest, core, self.oedema, self.enhancing, self.cavity])
-        label = classes.argmax(0).astype(jnp.int32)
+        label, most = jnp.zeros(rest.shape, jnp.int32), rest
+        for code, part in enumerate((core, self.oedema, self.enhancing, self.cavity), 1):
+            label, most = jnp.where(part > most, code, label), jnp.maximum(part, most)
         label = jnp.where((label == 0) & (self.oedema > margin), 2, label)
         near = self.enhancing
         for axis, size in enumerate(near.shape):

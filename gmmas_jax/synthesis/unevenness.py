@@ -20,7 +20,7 @@ _FALLOFF_MM = (40.0, 100.0)
 
 def place_factors(
     key: jax.Array, taken: jax.Array, depth: jax.Array, frame: Frame, effects: Effects
-) -> jax.Array:
+) -> list[jax.Array]:
     """Draws how signal differs from place to place of a brain, beyond the tissues' fractions.
 
     Args:
@@ -31,10 +31,10 @@ def place_factors(
         effects: Those of `_PLACES`.
 
     Returns:
-        float32 factors [d h w 4], or [4] where nothing of the kind can happen.
+        For each of `SEQUENCES` float32 factors [d h w], or [] where nothing of the kind can happen.
     """
     if all(getattr(effects, name).known_off for name in _PLACES):
-        return jnp.ones(len(SEQUENCES))
+        return [jnp.ones(())] * len(SEQUENCES)
     k_patches = jax.random.fold_in(jax.random.clone(key), 1)
     patches = jax.nn.sigmoid((noise(k_patches, frame, scale_mm=25.0) - 0.7) / 0.2)
     border = (1.0 - depth) ** 2
@@ -55,7 +55,7 @@ def place_factors(
         size = effects.border.magnitude * jax.scipy.special.ndtri(draw[9].clip(0.02, 0.98))
         patch = jnp.where(happens, size, 0.0) * patches * border
         factors.append(jnp.exp(field + rise - lost + patch))
-    return jnp.stack(factors, axis=-1)
+    return factors
 
 
 def _toward_end(frame: Frame, end: jax.Array, begin: jax.Array) -> jax.Array:
@@ -70,14 +70,16 @@ def _toward_end(frame: Frame, end: jax.Array, begin: jax.Array) -> jax.Array:
     return (1.0 - to_one_end(frame, end) / length).clip(0.0, 1.0) ** 2
 
 
-def tumour_factors(key: jax.Array, taken: jax.Array, frame: Frame, effects: Effects) -> jax.Array:
+def tumour_factors(
+    key: jax.Array, taken: jax.Array, frame: Frame, effects: Effects
+) -> list[jax.Array]:
     """Draws how signal differs from place to place of a tumour, in each sequence otherwise.
 
     Returns:
-        float32 factors [d h w 4], or [4] where nothing of the kind can happen.
+        For each of `SEQUENCES` float32 factors [d h w], or [] where nothing of the kind can happen.
     """
     if effects.texture.known_off:
-        return jnp.ones(len(SEQUENCES))
+        return [jnp.ones(())] * len(SEQUENCES)
     factors = []
     for own, share in zip(jax.random.split(key, len(SEQUENCES)), _TEXTURED, strict=True):
         k_draw, k_field = jax.random.split(own)
@@ -87,4 +89,4 @@ def tumour_factors(key: jax.Array, taken: jax.Array, frame: Frame, effects: Effe
         factors.append(
             jnp.exp(spread * taken * octave_noise(k_field, frame, scales_mm=(12.0, 6.0)))
         )
-    return jnp.stack(factors, axis=-1)
+    return factors

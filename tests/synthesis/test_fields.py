@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from gmmas_jax.synthesis.fields import (
+    as_channels,
     blur_matrix,
     ghost_matrix,
     mix_along,
@@ -98,6 +99,11 @@ def test_shift_is_linear_with_edges_repeated(line, shift):
 def test_ghost_folds_over(line, shift):
     expected = np.roll(line, -round(shift))
     np.testing.assert_array_equal(ghost_matrix(24, jnp.float32(shift)) @ line, expected)
+
+
+def test_planes_become_channels_in_their_order():
+    planes = np.random.default_rng(1).normal(size=(4, 3, 5, 2)).astype(np.float32)
+    np.testing.assert_array_equal(as_channels(list(planes)), np.moveaxis(planes, 0, -1))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
