@@ -3,8 +3,19 @@
 import numpy as np
 import pytest
 
-from benchmarks.ablation import BEYOND, TIDY, alone, beyond, difference, line
+from benchmarks.ablation import (
+    BEYOND,
+    CHANCE,
+    EVERY,
+    TIDY,
+    beyond,
+    difference,
+    kept_rows,
+    line,
+    trained_with,
+)
 from benchmarks.shipped_weights import case_rows, means, page
+from gmmas_jax.errors import UserError
 from gmmas_jax.synthesis.effects import Effects
 
 HEADER = "case_id," + ",".join(
@@ -47,7 +58,7 @@ def test_the_page_has_every_case_and_counts_healthy_brains():
 
 @pytest.mark.parametrize("name", Effects._fields)
 def test_an_effect_alone_and_beyond_its_range(name):
-    usual, own, held_out = (getattr(e, name) for e in (Effects(), alone(name), beyond(name)))
+    usual, own, held_out = (getattr(e, name) for e in (Effects(), trained_with(name), beyond(name)))
     assert own.probability == (usual.probability or 1.0)
     assert own.magnitude == usual.magnitude
     assert held_out.probability == 1.0
@@ -58,8 +69,22 @@ def test_an_effect_alone_and_beyond_its_range(name):
     ):
         harder = 1.0  # A share of all there is: more of it would be negative shares of the rest.
     assert held_out.magnitude == pytest.approx(harder * usual.magnitude)
-    for other in (alone(name), beyond(name)):
+    for other in (trained_with(name), beyond(name)):
         assert other._replace(**{name: getattr(TIDY, name)}) == TIDY
+
+
+def test_all_effects_and_chance_are_scored_on_patients_with_all():
+    assert trained_with(EVERY) == beyond(EVERY) == beyond(CHANCE) == Effects()
+    assert trained_with(CHANCE) == TIDY
+
+
+def test_an_ablation_goes_on_with_rows_of_its_own_kind(tmp_path):
+    kept, how = tmp_path / "rows.jsonl", {"first": 2, "generator": 4}
+    assert kept_rows(kept, how) == []
+    kept.write_text('{"effect": "noise", "how": {"first": 2, "generator": 4}}\n')
+    assert kept_rows(kept, how) == [{"effect": "noise"}]
+    with pytest.raises(UserError, match="'noise' was not measured with"):
+        kept_rows(kept, how | {"generator": 5})
 
 
 def test_a_difference_is_of_the_same_cases():
