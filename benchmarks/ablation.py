@@ -10,6 +10,7 @@ how much of a difference is chance. Each is scored
 
 - on generated patients that no training saw, in whom that effect is always there and stronger than
   any training showed it (`BEYOND` times its magnitude, or a fraction of it where less is harder);
+  all effects together, and chance, on patients with all of them as they are by default;
 - on labelled real cases, which are looked at and decide nothing by themselves: they are few.
 
 The difference to the network that went on with tidy patients is what the effect brought. It takes
