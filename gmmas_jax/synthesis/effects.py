@@ -88,9 +88,10 @@ class Effects(NamedTuple):
         effacement: Sulci that the tumour presses shut. Share of their fluid lost at most.
         texture: Tumour tissue that is uneven on a larger scale, in each sequence otherwise.
             Standard deviation of the log at most.
-        free_water: Oedema of longer T2, and T1. Log of the factor on T2 at most.
-        wet_core: Cores of longer T2, and T1; enhancing tissue by a third of it. Log of the factor
-            on T2 at most.
+        free_water: Oedema of longer T2, and T1, still seen on FLAIR. Log of the factor on T2 at
+            most.
+        wet_core: Cores of longer T2, and T1, which FLAIR does not suppress for it; enhancing tissue
+            by a third of it. Log of the factor on T2 at most.
         protein: Cores of shorter T1, which FLAIR then suppresses less. Log of the factor on T1 at
             most.
         like_oedema: Cores of rings that look on T2 and FLAIR like the oedema outside, so that the
@@ -118,7 +119,7 @@ class Effects(NamedTuple):
     blur: Effect = Effect(0.5, 0.9)
     misalignment: Effect = Effect(0.3, 1.2)
     ghosting: Effect = Effect(0.1, 0.08)
-    bias: Effect = Effect(1.0, 0.12)
+    bias: Effect = Effect(0.5, 0.12)
     noise: Effect = Effect(1.0, 0.06)
     gamma: Effect = Effect(1.0, 0.18)
     contrast: Effect = Effect(0.6, 0.2)
@@ -229,6 +230,7 @@ PLAIN = (
     .without(*(name for name in Effects._fields if name not in _KEPT))
     ._replace(
         thick_slices=Effect(0.3, 6.0),
+        bias=Effect(1.0, 0.12),
         vessels=Effect(1.0, 0.07),
         noise=Effect(1.0, 0.05),
     )

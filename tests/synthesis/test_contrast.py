@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gmmas_jax.synthesis.contrast import TISSUES, Weighting, draw_signals
+from gmmas_jax.synthesis.contrast import TISSUES, Weighting, draw_signals, draw_weighting
+from gmmas_jax.synthesis.effects import Effect, Effects
 
 T1N, T1C, T2W, T2F = range(4)
 
@@ -134,6 +135,33 @@ def test_water_brightens_t2w_and_darkens_t1(part, tissues):
     places = [TISSUES.index(tissue) for tissue in tissues]
     assert (wet[places, T2W] > usual[places, T2W]).all()
     assert (wet[places, T1N] < usual[places, T1N]).all()
+
+
+def test_the_water_of_a_core_brightens_flair_but_of_mucinous_tissue():
+    usual, wet = (_drawn(core=core)[:, T2F] for core in (0.0, 0.6))
+    for tissue in ("necrosis", "solid", "mucinous"):
+        place = TISSUES.index(tissue)
+        assert (wet[place] > usual[place]) == (tissue != "mucinous")
+
+
+def test_wet_oedema_is_at_least_so_bright_on_flair():
+    usual, bright, enough = (_drawn(oedema=1.1, least=least) for least in (0.0, 5.0, 0.5))
+    assert _changed(usual, bright) == {("oedema", T2F)}
+    assert not _changed(usual, enough)
+    white, grey, oedema = map(TISSUES.index, ("white", "grey", "oedema"))
+    healthy = (usual[white, T2F] + usual[grey, T2F]) / 2
+    assert bright[oedema, T2F] == pytest.approx(5.0 * healthy)
+
+
+def test_oedema_that_is_wet_alone_has_a_least_signal_on_flair():
+    effects = Effects()._replace(free_water=Effect(0.5, 1.1))
+    keys = jax.random.split(jax.random.key(4), 300)
+    drawn = jax.vmap(lambda key: draw_weighting(key, effects))(keys)
+    wet, least = np.asarray(drawn.oedema) > 0, np.asarray(drawn.least)
+    assert 0.3 < wet.mean() < 0.7
+    assert (least[~wet] == 0).all()
+    assert 1.15 <= least[wet].min() < 1.2 and 1.45 < least[wet].max() <= 1.5
+    assert abs(np.corrcoef(least[wet], np.asarray(drawn.oedema)[wet])[0, 1]) < 0.3
 
 
 def test_dense_tissue_that_enhances_is_dark_on_t2_and_bright_on_t1():
