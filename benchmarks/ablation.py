@@ -75,7 +75,7 @@ BEYOND = 1.5
 LESS_IS_HARDER = ("faint", "thin_ring", "small_core")
 WHOLE = (
     *("cyst", "solid_enhancement", "superficial", "hidden_on_t1", "hidden_on_t2", "uneven_oedema"),
-    *("protocol", "own_sequence", "dim_on_flair", "like_oedema"),
+    *("protocol", "own_sequence", "dim_on_flair", "like_oedema", "full_head"),
 )
 """Shares that go up to all there is: nothing lies beyond, and they are always there instead."""
 

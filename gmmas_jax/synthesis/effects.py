@@ -113,6 +113,11 @@ class Effects(NamedTuple):
         coverage: Per sequence. Slices that end before the brain does, at the vertex or the skull
             base: nothing was measured beyond. How far at most, in mm from the end of the box that
             a head fills.
+        dura: A thin layer around all of the brain that is dark in every sequence, in place of
+            fluid: dura, bone. Thickness in mm at most.
+        full_head: Little fluid between brain and skull. Share of it lost at most.
+        sharp_sulci: Fluid told from grey matter more sharply than in the atlas, an average of many
+            heads. What the power of their fractions is raised by at most.
     """
 
     thick_slices: Effect = Effect(0.5, 6.0)
@@ -167,6 +172,9 @@ class Effects(NamedTuple):
     own_sequence: Effect = Effect(0.6, 1.0)
     dim_on_flair: Effect = Effect(0.2, 1.0)
     coverage: Effect = Effect(0.12, 40.0)
+    dura: Effect = Effect(0.85, 4.5)
+    full_head: Effect = Effect(0.8, 1.0)
+    sharp_sulci: Effect = Effect(0.9, 3.0)
 
     def without(self, *names: str) -> "Effects":
         """Returns the effects with some switched off.

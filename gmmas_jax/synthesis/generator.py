@@ -8,13 +8,13 @@ import jax.numpy as jnp
 
 from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.synthesis.acquisition import acquire
-from gmmas_jax.synthesis.anatomy import CHANNELS, Anatomy, sample_anatomy
+from gmmas_jax.synthesis.anatomy import CHANNELS, DEEP_MM, Anatomy, sample_anatomy
 from gmmas_jax.synthesis.contrast import TISSUES, draw_signals, draw_weighting
-from gmmas_jax.synthesis.effects import PLAIN, Effects
+from gmmas_jax.synthesis.effects import PLAIN, Effects, draw_by_name
 from gmmas_jax.synthesis.fields import as_channels, noise
 from gmmas_jax.synthesis.frame import Frame, frame_at, whole_frame
 from gmmas_jax.synthesis.genotype import Genotype, draw_genotype, resized
-from gmmas_jax.synthesis.remains import draw_remains
+from gmmas_jax.synthesis.remains import draw_dura, draw_remains
 from gmmas_jax.synthesis.tumour import (
     Habit,
     Tumour,
@@ -36,6 +36,9 @@ LEAST_SEEN = 0.09
 
 _EFFACED = 1.6
 """How far from a tumour's centre sulci are pressed shut, in its radii."""
+
+_AROUND_MM = 3.5
+"""How deep the fluid between brain and skull reaches that a full head has not."""
 
 
 class Patient(TypedDict):
@@ -137,14 +140,20 @@ def show(
     maps = sample_anatomy(anatomy, _in_atlas(traits, anatomy, frame))
     part = dict(zip(CHANNELS, jnp.moveaxis(maps, -1, 0), strict=True))
     inside = brain_mask(keys["mask"], part["brain"], frame, effects)
-    k_remains = jax.random.fold_in(jax.random.clone(traits.keys["mask"]), 1)
+    k_remains, k_dura = (
+        jax.random.fold_in(jax.random.clone(traits.keys["mask"]), number) for number in (1, 2)
+    )
     remains, other = draw_remains(k_remains, part["depth"], frame, effects)
-    head = inside * (1.0 - remains)
+    dura, dark = draw_dura(k_dura, part["depth"], frame, effects)
+    dura = dura * (1.0 - remains)
+    head = inside * (1.0 - remains - dura)
     parts = split_tissue(keys["tissue"], head, part, frame, effects)
     parts = with_lesions(keys["lesions"], parts, part["wetness"], frame, effects)
     radial = radial_field(keys["radial"], traits.centre, genotype, habit, frame)
     radial = radial + jnp.where(traits.healthy, 1e3, 0.0)
     parts = effaced(parts, radial, part["ventricles"], habit.effacement)
+    k_full = jax.random.fold_in(jax.random.clone(traits.keys["tissue"]), 1)
+    parts = with_own_sulci(k_full, parts, part["depth"], effects)
     tumour = grow_tumour(
         keys["grow"],
         radial,
@@ -164,11 +173,22 @@ def show(
     )
     places = place_factors(k_place, taken, part["depth"], frame, effects)
     patches = tumour_factors(k_uneven, taken, frame, effects)
-    left = inside * remains
     scans = [
-        acquire(k, (plane + left * rest) * place * patch, inside, frame, effects)
-        for k, plane, rest, place, patch in zip(
-            jax.random.split(keys["scan"], len(planes)), planes, other, places, patches, strict=True
+        acquire(
+            k,
+            (plane + inside * (remains * rest + dura * level)) * place * patch,
+            inside,
+            frame,
+            effects,
+        )
+        for k, plane, rest, level, place, patch in zip(
+            jax.random.split(keys["scan"], len(planes)),
+            planes,
+            other,
+            dark,
+            places,
+            patches,
+            strict=True,
         )
     ]
     return as_channels(scans), tumour.label(frame, habit.outline_mm, habit.margin)
@@ -365,6 +385,39 @@ def effaced(
     near = jax.nn.sigmoid((_EFFACED - radial) / 0.2)
     lost = strength * near * (1.0 - ventricles) * fluid
     return white, grey + lost, fluid - lost, *rest
+
+
+def with_own_sulci(
+    key: jax.Array, parts: tuple[jax.Array, ...], depth: jax.Array, effects: Effects
+) -> tuple[jax.Array, ...]:
+    """Tells sulci from cortex as one head does, not an average, and fills the room to the skull.
+
+    What is lost of the fluid, cortex gains, and the other way round.
+
+    Args:
+        key: Typed PRNG key.
+        parts: (white, grey, fluid, …) fractions, [d h w] float32 each.
+        depth: [d h w] float32 in 0..1, from the surface on.
+        effects: Of which `sharp_sulci` and `full_head` count.
+
+    Returns:
+        The fractions, of the same sum.
+    """
+    if effects.sharp_sulci.known_off and effects.full_head.known_off:
+        return parts
+    white, grey, fluid, *rest = parts
+    drawn = draw_by_name(key, (("sharp_sulci",), ("full_head",)), 2)
+    happens, amount = drawn["sharp_sulci"]
+    power = effects.sharp_sulci.magnitude * amount
+    power = 1.0 + jnp.where(happens < effects.sharp_sulci.probability, power, 0.0)
+    both = grey + fluid
+    one, other = fluid**power, grey**power
+    fluid = jnp.where(power > 1.0, both * one / (one + other).clip(1e-12), fluid)
+    happens, amount = drawn["full_head"]
+    lost = jnp.where(happens < effects.full_head.probability, effects.full_head.magnitude, 0.0)
+    kept = 1.0 - lost * amount * jax.nn.sigmoid((_AROUND_MM - DEEP_MM * depth) / 0.8)
+    fluid = fluid * kept
+    return white, both - fluid, fluid, *rest
 
 
 def render(

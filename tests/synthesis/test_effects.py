@@ -33,6 +33,9 @@ BRAIN = (
     "head_shape",
     "own_sequence",
     "coverage",
+    "dura",
+    "full_head",
+    "sharp_sulci",
 )
 TUMOUR = (
     *("midline_shift", "faint", "thin_ring", "solid_enhancement", "specks", "haemorrhage"),
@@ -275,6 +278,22 @@ def test_what_stripping_left_lies_at_the_surface_in_patches_dark_and_bright(draw
         kinds |= {"bright"} if (seen > max(1.5 * middle, 1.2 * usual.max())).any() else set()
     assert kinds == {"dark", "bright"}
     assert 0.002 < np.mean(shares) < 0.3
+
+
+def test_dura_darkens_the_surface_all_around_and_nothing_below(draw, tidy):
+    thick = []
+    for key, before in zip(KEYS, tidy, strict=True):
+        after = draw(key, effects=_alone("dura"))
+        inside = before["image"].any(-1)
+        np.testing.assert_array_equal(after["image"].any(-1), inside)
+        ratio = after["image"][inside] / before["image"][inside]
+        depth = distance_transform_edt(inside)[inside] * SPACING
+        np.testing.assert_allclose(ratio[depth > 17], 1.0, atol=0.02)
+        # T2, on which the fluid there is brightest.
+        thick.append(np.log(ratio[depth <= SPACING][:, 2]).mean())
+        assert np.isin(after["label"][before["label"] != after["label"]], (0, 2)).all()
+    assert max(thick) < 0
+    assert min(thick) < -0.2
 
 
 def test_signal_falls_off_toward_one_end_of_the_head(draw, tidy):
