@@ -152,8 +152,8 @@ def show(
     radial = radial_field(keys["radial"], traits.centre, genotype, habit, frame)
     radial = radial + jnp.where(traits.healthy, 1e3, 0.0)
     parts = effaced(parts, radial, part["ventricles"], habit.effacement)
-    k_full = jax.random.fold_in(jax.random.clone(traits.keys["tissue"]), 1)
-    parts = with_own_sulci(k_full, parts, part["depth"], effects)
+    k_sulci = jax.random.fold_in(jax.random.clone(traits.keys["tissue"]), 1)
+    parts = with_own_sulci(k_sulci, parts, part["depth"], effects)
     tumour = grow_tumour(
         keys["grow"],
         radial,
@@ -173,23 +173,16 @@ def show(
     )
     places = place_factors(k_place, taken, part["depth"], frame, effects)
     patches = tumour_factors(k_uneven, taken, frame, effects)
+    planes = [
+        (plane + inside * (remains * rest + dura * level)) * place * patch
+        for plane, rest, level, place, patch in zip(
+            planes, other, dark, places, patches, strict=True
+        )
+    ]
+    keys_scan = jax.random.split(keys["scan"], len(planes))
     scans = [
-        acquire(
-            k,
-            (plane + inside * (remains * rest + dura * level)) * place * patch,
-            inside,
-            frame,
-            effects,
-        )
-        for k, plane, rest, level, place, patch in zip(
-            jax.random.split(keys["scan"], len(planes)),
-            planes,
-            other,
-            dark,
-            places,
-            patches,
-            strict=True,
-        )
+        acquire(k, plane, inside, frame, effects)
+        for k, plane in zip(keys_scan, planes, strict=True)
     ]
     return as_channels(scans), tumour.label(frame, habit.outline_mm, habit.margin)
 
