@@ -238,7 +238,7 @@ PLAIN = (
     .without(*(name for name in Effects._fields if name not in _KEPT))
     ._replace(
         thick_slices=Effect(0.3, 6.0),
-        bias=Effect(1.0, 0.12),
+        bias=Effect(1.0, 0.12),  # In every scan, so that tidy patients stay as they were.
         vessels=Effect(1.0, 0.07),
         noise=Effect(1.0, 0.05),
     )
