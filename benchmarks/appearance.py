@@ -1,4 +1,4 @@
-"""Compares how tumours look in generated patients and in labelled real ones, in numbers.
+"""Compares how generated patients and labelled real ones look, in numbers.
 
     python -m benchmarks.appearance --cohort cohort.csv            # four minutes on two cores
     python -m benchmarks.appearance --cohort cohort.csv --check    # two patients, writes nothing
@@ -6,9 +6,11 @@
 Signal is told in units of the healthy brain of the same scan: 0 is its median, and 1 half of the
 range of its middle two thirds (a standard deviation, were it Gaussian). For each sequence and
 tissue: the median of the case, and its standard deviation within the tissue; and how the signal
-falls across the outline of the whole tumour, as a share of what oedema has. Generated patients have
-every effect. The numbers are for looking: nothing is chosen by them here, and no voxel of a real
-case goes anywhere else. Writes results/appearance-<date>.{json,md}.
+falls across the outline of the whole tumour, as a share of what oedema has. Then in the network's
+own units, the mean and standard deviation of the brain: percentiles of healthy brain, the tissues'
+medians, and the medians of the brain's outermost layers. Generated patients have every effect. The
+numbers are for looking: nothing is chosen by them here, and no voxel of a real case goes anywhere
+else. Writes results/appearance-<date>.{json,md}.
 """
 
 import argparse
@@ -40,6 +42,12 @@ LEAST_VOXELS = 100
 OUTLINE_MM = (-6, -4, -2, 2, 4, 6)
 """Distances from the outline, inside positive; voxels within 1 mm of each are looked at."""
 
+PERCENTILES = (2, 17, 50, 83, 98)
+"""Of healthy brain, in the network's units."""
+
+LAYERS = 4
+"""Of voxels, counted from the brain's border."""
+
 FAR = 2
 """Voxels around the tumour that count neither as healthy nor as tumour."""
 
@@ -55,16 +63,20 @@ def appearance(image: np.ndarray, label: np.ndarray) -> Numbers:
 
     Returns:
         {sequence: {tissue: (median, spread), …, "outline": share of oedema's signal at each of
-        `OUTLINE_MM`}}; None for a tissue of fewer than `LEAST_VOXELS`.
+        `OUTLINE_MM`, "network": {row of the page: in the network's units}}}; None for a tissue or
+        a layer of fewer than `LEAST_VOXELS`.
     """
     brain, tumour = (image != 0).any(-1), label > 0
     healthy = brain & ~ndimage.binary_dilation(tumour, iterations=FAR)
+    # The volume may end where the brain does.
+    layer = np.ceil(ndimage.distance_transform_edt(np.pad(brain, 1))[1:-1, 1:-1, 1:-1])
     depth = ndimage.distance_transform_edt(tumour) - ndimage.distance_transform_edt(~tumour)
     depth = SPACING_MM * np.where(tumour, depth - 0.5, depth + 0.5)
     found: Numbers = {}
     for place, sequence in enumerate(SEQUENCES):
         signal = image[..., place]
         low, middle, high = np.percentile(signal[healthy], (16, 50, 84))
+        own_units = (signal - signal[brain].mean()) / signal[brain].std()
         signal = (signal - middle) / ((high - low) / 2)
         own: dict[str, Any] = {
             tissue: _median_and_spread(signal[label == LABELS.index(tissue)]) for tissue in TISSUES
@@ -74,6 +86,15 @@ def appearance(image: np.ndarray, label: np.ndarray) -> Numbers:
                 _median_and_spread(signal[brain & (abs(depth - edge) <= 1)]) for edge in OUTLINE_MM
             ]
             own["outline"] = [None if s is None else s[0] / own["ED"][0] for s in shares]
+        parts = {
+            **{tissue: label == LABELS.index(tissue) for tissue in TISSUES},
+            **{f"layer {n}": healthy & (layer == n) for n in range(1, LAYERS + 1)},
+        }
+        medians = {name: _median_and_spread(own_units[part]) for name, part in parts.items()}
+        own["network"] = {
+            f"healthy, {percentile} %": float(np.percentile(own_units[healthy], percentile))
+            for percentile in PERCENTILES
+        } | {name: None if middle is None else middle[0] for name, middle in medians.items()}
         found[sequence] = own
     return found
 
@@ -88,7 +109,8 @@ def summary(cases: Sequence[Numbers]) -> dict[str, dict[str, Any]]:
     """Returns, over cases, mean and standard deviation of the medians, and the mean spread.
 
     Returns:
-        {sequence: {tissue: {"cases", "median", "between", "within"}, …, "outline": medians}}.
+        {sequence: {tissue: {"cases", "median", "between", "within"}, …, "outline": medians,
+        "network": {row: [median, least, most] or None}}}.
     """
     result: dict[str, dict[str, Any]] = {}
     for sequence in SEQUENCES:
@@ -106,6 +128,13 @@ def summary(cases: Sequence[Numbers]) -> dict[str, dict[str, Any]]:
         rows = [c[sequence]["outline"] for c in cases if "outline" in c[sequence]]
         columns = ([value for value in column if value is not None] for column in zip(*rows))  # noqa: B905
         own["outline"] = [float(np.median(column)) if column else None for column in columns]
+        own["network"] = {}
+        for row in cases[0][sequence]["network"]:
+            there = [c[sequence]["network"][row] for c in cases]
+            there = [value for value in there if value is not None]
+            own["network"][row] = (
+                [float(np.median(there)), min(there), max(there)] if there else None
+            )
         result[sequence] = own
     return result
 
@@ -113,7 +142,7 @@ def summary(cases: Sequence[Numbers]) -> dict[str, dict[str, Any]]:
 def page(result: dict[str, Any]) -> str:
     """Returns the result as a page of Markdown."""
     lines = [
-        f"# How tumours look, real and generated, {result['date']}",
+        f"# How patients look, real and generated, {result['date']}",
         "",
         f"{result['real_cases']} labelled real cases, {result['generated_cases']} generated "
         "patients with every effect. Units of the healthy brain of the same scan (0 its median, 1 "
@@ -142,7 +171,24 @@ def page(result: dict[str, Any]) -> str:
             shares = side[sequence]["outline"]
             cells = " | ".join("–" if share is None else f"{share:.2f}" for share in shares)
             lines.append(f"| {sequence} | {name} | {cells} |")
+    lines += [
+        "",
+        "In the network's own units (0 the mean of the brain, 1 its standard deviation): median "
+        "over cases, in brackets the least and the most; layers of healthy brain are "
+        f"{SPACING_MM:g} mm, counted from its border.",
+        "",
+        "| sequence | of | real | generated |",
+        "| --- | --- | --- | --- |",
+    ]
+    for sequence in SEQUENCES:
+        for row in sides[0][sequence]["network"]:
+            cells = " | ".join(_range(side[sequence]["network"][row]) for side in sides)
+            lines.append(f"| {sequence} | {row} | {cells} |")
     return "\n".join(lines) + "\n"
+
+
+def _range(found: list[float] | None) -> str:
+    return "–" if found is None else "{:.2f} [{:.2f}, {:.2f}]".format(*found)
 
 
 def _cell(found: dict[str, Any]) -> str:

@@ -46,6 +46,24 @@ def test_the_fall_across_the_outline_is_found():
     assert fading[OUTLINE_MM.index(6)] == pytest.approx(1.0, abs=0.05)
 
 
+def test_the_networks_units_are_the_brains_and_layers_begin_at_its_border():
+    image, label = case(oedema=4.0)
+    empty = np.zeros((4, 30, 30, 4))
+    image, label = np.concatenate([image, empty]), np.concatenate([label, empty[..., 0]])
+    border = np.ones((40, 30, 30), bool)
+    border[:-1, 1:-1, 1:-1] = False
+    border &= label[:40] == 0
+    image[:40][border, T2F] = 100
+    found = appearance(image.astype(np.float32), label)["t2f"]["network"]
+    brain = image[:40, ..., T2F]
+    assert found["ED"] == pytest.approx((380 - brain.mean()) / brain.std(), abs=0.05)
+    dark = (100 - brain.mean()) / brain.std()
+    assert found["healthy, 2 %"] == pytest.approx(dark, abs=0.05)
+    assert found["layer 1"] == pytest.approx(dark, abs=0.05)
+    assert found["layer 2"] == pytest.approx((300 - brain.mean()) / brain.std(), abs=0.05)
+    assert found["NCR"] is None
+
+
 def test_cases_without_a_tissue_do_not_count_for_it():
     image, label = case()
     label[:3] = 1
