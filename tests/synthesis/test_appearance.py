@@ -51,7 +51,7 @@ def test_the_networks_units_are_the_brains_and_layers_begin_at_its_border():
     empty = np.zeros((4, 30, 30, 4))
     image, label = np.concatenate([image, empty]), np.concatenate([label, empty[..., 0]])
     border = np.ones((40, 30, 30), bool)
-    border[:-1, 1:-1, 1:-1] = False
+    border[:, 1:-1, 1:-1] = False
     border &= label[:40] == 0
     image[:40][border, T2F] = 100
     found = appearance(image.astype(np.float32), label)["t2f"]["network"]
