@@ -194,7 +194,7 @@ def draw_signals(
     fluid_t1 = t1[fluid]
     # The inversion time that nulls fluid for this repetition time.
     inversion = -fluid_t1 * jnp.log(0.5 * (1.0 + jnp.exp(-repetition / fluid_t1))) * 0.95
-    # Real cores are dark on T1 and yet bright on FLAIR: the T1 of their water counts there alone.
+    # Real cores are dark on T1 and yet bright on FLAIR: their water is long in T1 for T1 alone.
     t1_inverted = t1 * jnp.exp(-water * rich)
     saturation = 1.0 - 2.0 * jnp.exp(-inversion / t1_inverted) + jnp.exp(-repetition / t1_inverted)
     t2f = density * jnp.abs(saturation) * jnp.exp(-echo / t2)

@@ -41,7 +41,7 @@ def draw_remains(
     patch = noise(k_patch, frame, scale_mm=22.0) - 0.7
     # Thickest in the middle of a patch, and nothing beyond it.
     reach_mm = thick_mm * jnp.tanh(2.0 * patch.clip(0.0))
-    share = jax.nn.sigmoid((reach_mm - 0.5 - DEEP_MM * depth) / 0.4)
+    share = _layer(reach_mm, depth)
     share = jnp.where((happens < effects.remains.probability) & (patch > 0), share, 0.0)
     # Two kinds in one head, as bone and muscle, each of any signal in each sequence; they do not
     # enhance, or a little.
@@ -77,8 +77,13 @@ def draw_dura(
     happens, strength, common = jax.random.uniform(k_draw, (3,))
     thick_mm = effects.dura.magnitude * strength
     uneven = (1.0 + 0.6 * noise(k_field, frame, scale_mm=10.0)).clip(0.0, 2.0)
-    share = jax.nn.sigmoid((thick_mm * uneven - 0.5 - DEEP_MM * depth) / 0.4)
+    share = _layer(thick_mm * uneven, depth)
     share = jnp.where(happens < effects.dura.probability, share, 0.0)
     darkest, brightest = _DURA
     level = darkest + (brightest - darkest) * common
     return share, level * jnp.exp(0.3 * jax.random.normal(k_level, (len(SEQUENCES),)).clip(-2, 2))
+
+
+def _layer(reach_mm: jax.Array, depth: jax.Array) -> jax.Array:
+    """Returns the share [d h w] of each voxel that lies above `reach_mm` below the surface."""
+    return jax.nn.sigmoid((reach_mm - 0.5 - DEEP_MM * depth) / 0.4)
