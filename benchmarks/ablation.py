@@ -76,6 +76,7 @@ LESS_IS_HARDER = ("faint", "thin_ring", "small_core")
 WHOLE = (
     *("cyst", "solid_enhancement", "superficial", "hidden_on_t1", "hidden_on_t2", "uneven_oedema"),
     *("protocol", "own_sequence", "dim_on_flair", "like_oedema", "full_head"),
+    "mild_on_t2",
 )
 """Shares that go up to all there is: nothing lies beyond, and they are always there instead."""
 

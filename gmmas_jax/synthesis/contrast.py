@@ -50,6 +50,7 @@ _CORE = {"necrosis": 1.0, "solid": 1.0, "mucinous": 1.0, "enhancing": 0.35}
 _PROTEIN = ("necrosis", "solid")  # Mucinous tissue's T1 is long; what enhances is no fluid.
 _WATER_T1 = 0.45  # T1 rises less than T2 does with free water: this power of T2's factor.
 _CORE_WATER_T1 = 0.3  # Of the core, whose water is bound: less still.
+_CORE_FLAIR_T1 = 0.8  # On FLAIR it falls instead, by this power: a wet core is bright there.
 RELAXIVITY = 4.5  # of gadolinium chelates, per mM per s
 VESSEL_GADOLINIUM = 1.0  # mM
 
@@ -63,8 +64,8 @@ class Weighting(NamedTuple):
 
     Attributes:
         oedema: Log of the factor on oedema's T2; T1 rises with it.
-        core: The same of what lies inside it, fluid and blood apart; T1 rises less, on FLAIR that
-            of mucinous and enhancing tissue alone, and enhancing tissue takes part by a third.
+        core: The same of what lies inside it, fluid and blood apart; T1 rises less, or for FLAIR
+            falls, mucinous and enhancing tissue apart; enhancing tissue takes part by a third.
         protein: Log of the factor by which T1 is shorter in it, mucinous and enhancing tissue
             apart.
         resemblance: How like that of oedema which is not hidden the signal of necrosis is, on T2
@@ -77,6 +78,7 @@ class Weighting(NamedTuple):
         apart: How unlike the pulse sequence before contrast the one after it is.
         dim: How like healthy tissue the core is on FLAIR, enhancing tissue too. Mucinous tissue
             mostly is so by itself, or darker.
+        mild: How like healthy tissue all of the tumour but blood and fluid is on T2.
         least: Oedema's signal on FLAIR at the least, as a multiple of healthy tissue's.
     """
 
@@ -91,6 +93,7 @@ class Weighting(NamedTuple):
     dense: jax.Array | float = 0.0
     apart: jax.Array | float = 0.0
     dim: jax.Array | float = 0.0
+    mild: jax.Array | float = 0.0
     least: jax.Array | float = 0.0
 
 
@@ -106,6 +109,7 @@ def draw_weighting(key: jax.Array, effects: Effects) -> Weighting:
         ),
         ("dense_ring", "own_sequence"),
         ("dim_on_flair",),
+        ("mild_on_t2",),
     )
     drawn = draw_by_name(key, groups, 3)
     low, high = _SEEN_ON_FLAIR
@@ -127,6 +131,7 @@ def draw_weighting(key: jax.Array, effects: Effects) -> Weighting:
         dense=strength("dense_ring"),
         apart=strength("own_sequence"),
         dim=strength("dim_on_flair"),
+        mild=strength("mild_on_t2"),
         least=jnp.where(wet > 0.0, low + (high - low) * drawn["free_water"][2], 0.0),
     )
 
@@ -156,8 +161,8 @@ def draw_signals(
     k_tissue, k_protocol, k_departure = jax.random.split(key, 3)
     spread = jnp.asarray(SPREAD) * jax.random.normal(k_tissue, (len(TISSUES), 3)).clip(-2.5, 2.5)
     density, t1, t2 = jnp.moveaxis(jnp.asarray(RELAXATION) * jnp.exp(spread), 1, 0)
-    names = ("white", "grey", "oedema", "fluid", "necrosis", "solid", "enhancing")
-    white, grey, oedema, fluid, necrosis, solid, enhancing = map(TISSUES.index, names)
+    names = ("white", "grey", "oedema", "fluid", "necrosis", "solid", "mucinous", "enhancing")
+    white, grey, oedema, fluid, necrosis, solid, mucinous, enhancing = map(TISSUES.index, names)
     wet = jnp.array([_CORE.get(tissue, 0.0) for tissue in TISSUES])
     rich = jnp.array([tissue in _PROTEIN for tissue in TISSUES])
     log_t2 = (weighting.core * wet).at[oedema].set(weighting.oedema)
@@ -194,8 +199,8 @@ def draw_signals(
     fluid_t1 = t1[fluid]
     # The inversion time that nulls fluid for this repetition time.
     inversion = -fluid_t1 * jnp.log(0.5 * (1.0 + jnp.exp(-repetition / fluid_t1))) * 0.95
-    # Real cores are dark on T1 and yet bright on FLAIR: their water is long in T1 for T1 alone.
-    t1_inverted = t1 * jnp.exp(-water * rich)
+    # Real cores are dark on T1 and yet bright on FLAIR, which no one T1 gives.
+    t1_inverted = t1 * jnp.exp(-(water + _CORE_FLAIR_T1 * weighting.core) * rich)
     saturation = 1.0 - 2.0 * jnp.exp(-inversion / t1_inverted) + jnp.exp(-repetition / t1_inverted)
     t2f = density * jnp.abs(saturation) * jnp.exp(-echo / t2)
     t2f = t2f.at[fluid].multiply(1.0 - weighting.suppression)
@@ -208,6 +213,8 @@ def draw_signals(
     signals = signals.at[necrosis, 2:].multiply(alike)
     core = jnp.array([necrosis, solid, enhancing])
     signals = signals.at[core, 3].add(weighting.dim * (like[3] - signals[core, 3]))
+    tumour = jnp.array([necrosis, solid, mucinous, enhancing, oedema])
+    signals = signals.at[tumour, 2].add(weighting.mild * (like[2] - signals[tumour, 2]))
     factors = jax.random.normal(k_departure, signals.shape).clip(-2, 2)
     after = factors[:, 0] + weighting.apart * (factors[:, 1] - factors[:, 0])
     signals = signals * jnp.exp(departure * factors.at[:, 1].set(after))

@@ -90,8 +90,8 @@ class Effects(NamedTuple):
             Standard deviation of the log at most.
         free_water: Oedema of longer T2, and T1, still seen on FLAIR. Log of the factor on T2 at
             most.
-        wet_core: Cores of longer T2, and T1, which FLAIR does not suppress for it; enhancing tissue
-            by a third of it. Log of the factor on T2 at most.
+        wet_core: Cores of longer T2, and T1, which FLAIR shows the brighter; enhancing tissue by a
+            third of it. Log of the factor on T2 at most.
         protein: Cores of shorter T1, which FLAIR then suppresses less. Log of the factor on T1 at
             most.
         like_oedema: Cores of rings that look on T2 and FLAIR like the oedema outside, so that the
@@ -115,9 +115,12 @@ class Effects(NamedTuple):
             a head fills.
         dura: A thin layer around all of the brain that is dark in every sequence, in place of
             fluid: dura, bone. Thickness in mm at most.
-        full_head: Little fluid between brain and skull. Share of it lost at most.
+        full_head: Little fluid between brain and skull. Share of it lost at most, and half of that
+            at the least.
         sharp_sulci: Fluid told from grey matter more sharply than in the atlas, an average of many
             heads. What the power of their fractions is raised by at most.
+        mild_on_t2: Tumours that T2 shows less than FLAIR does, core and oedema alike. How like
+            healthy tissue at most.
     """
 
     thick_slices: Effect = Effect(0.5, 6.0)
@@ -129,9 +132,9 @@ class Effects(NamedTuple):
     gamma: Effect = Effect(1.0, 0.18)
     contrast: Effect = Effect(0.6, 0.2)
     regional: Effect = Effect(0.6, 0.06)
-    surface: Effect = Effect(0.4, 0.35)
+    surface: Effect = Effect(0.4, 0.2)
     falloff: Effect = Effect(0.3, 1.4)
-    border: Effect = Effect(0.4, 0.7)
+    border: Effect = Effect(0.3, 0.35)
     remains: Effect = Effect(0.4, 9.0)
     atrophy: Effect = Effect(0.4, 0.4)
     hyperintensities: Effect = Effect(0.35, 0.5)
@@ -159,8 +162,8 @@ class Effects(NamedTuple):
     fading: Effect = Effect(0.8, 0.2)
     effacement: Effect = Effect(0.4, 0.6)
     texture: Effect = Effect(0.8, 0.35)
-    free_water: Effect = Effect(0.8, 1.1)
-    wet_core: Effect = Effect(0.8, 1.1)
+    free_water: Effect = Effect(0.8, 0.7)
+    wet_core: Effect = Effect(0.8, 0.6)
     protein: Effect = Effect(0.5, 0.3)
     like_oedema: Effect = Effect(0.5, 1.0)
     hidden_on_t1: Effect = Effect(0.5, 0.8)
@@ -170,11 +173,12 @@ class Effects(NamedTuple):
     head_shape: Effect = Effect(0.7, 1.5)
     dense_ring: Effect = Effect(0.5, 0.8)
     own_sequence: Effect = Effect(0.6, 1.0)
-    dim_on_flair: Effect = Effect(0.2, 1.0)
+    dim_on_flair: Effect = Effect(0.12, 1.0)
     coverage: Effect = Effect(0.12, 40.0)
     dura: Effect = Effect(0.85, 4.5)
     full_head: Effect = Effect(0.8, 1.0)
     sharp_sulci: Effect = Effect(0.9, 3.0)
+    mild_on_t2: Effect = Effect(0.7, 0.7)
 
     def without(self, *names: str) -> "Effects":
         """Returns the effects with some switched off.

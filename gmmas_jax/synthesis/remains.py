@@ -15,6 +15,9 @@ _DARKEST, _BRIGHTEST = 0.05, 2.2
 _DURA = (0.2, 0.8)
 """Signal of a thin dark border, as a share of the brain's."""
 
+_DURA_SEEN = (1.0, 1.0, 0.6, 1.0)
+"""How bright it is in each of `SEQUENCES`, as a share of that: its T2 is short."""
+
 
 def draw_remains(
     key: jax.Array, depth: jax.Array, frame: Frame, effects: Effects
@@ -81,7 +84,8 @@ def draw_dura(
     share = jnp.where(happens < effects.dura.probability, share, 0.0)
     darkest, brightest = _DURA
     level = darkest + (brightest - darkest) * common
-    return share, level * jnp.exp(0.3 * jax.random.normal(k_level, (len(SEQUENCES),)).clip(-2, 2))
+    spread = jnp.exp(0.3 * jax.random.normal(k_level, (len(SEQUENCES),)).clip(-2, 2))
+    return share, level * spread * jnp.asarray(_DURA_SEEN)
 
 
 def _layer(reach_mm: jax.Array, depth: jax.Array) -> jax.Array:

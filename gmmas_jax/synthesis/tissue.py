@@ -144,6 +144,6 @@ def with_own_sulci(
     fluid = jnp.where(power > 1.0, both * one / (one + other).clip(1e-12), fluid)
     happens, amount = drawn["full_head"]
     lost = jnp.where(happens < effects.full_head.probability, effects.full_head.magnitude, 0.0)
-    kept = 1.0 - lost * amount * jax.nn.sigmoid((_AROUND_MM - DEEP_MM * depth) / 0.8)
+    kept = 1.0 - lost * (0.5 + 0.5 * amount) * jax.nn.sigmoid((_AROUND_MM - DEEP_MM * depth) / 0.8)
     fluid = fluid * kept
     return white, both - fluid, fluid, *rest

@@ -122,6 +122,15 @@ def test_a_dim_core_has_the_signal_of_the_tissue_around_on_flair_alone():
     np.testing.assert_allclose(half[places, T2F], (usual[places, T2F] + expected) / 2, rtol=1e-5)
 
 
+def test_a_tumour_mild_on_t2_is_nearer_to_the_tissue_around_on_t2_alone():
+    usual, half = _drawn(), _drawn(mild=0.5)
+    tumour = ("necrosis", "solid", "mucinous", "enhancing", "oedema")
+    assert _changed(usual, half) == {(tissue, T2W) for tissue in tumour}
+    white, grey, *places = map(TISSUES.index, ("white", "grey", *tumour))
+    around = (usual[white, T2W] + usual[grey, T2W]) / 2
+    np.testing.assert_allclose(half[places, T2W], (usual[places, T2W] + around) / 2, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("part", "tissues"),
     [
@@ -142,6 +151,14 @@ def test_the_water_of_a_core_brightens_flair_but_of_mucinous_tissue():
     for tissue in ("necrosis", "solid", "mucinous"):
         place = TISSUES.index(tissue)
         assert (wet[place] > usual[place]) == (tissue != "mucinous")
+
+
+def test_flair_takes_the_t1_of_a_wet_core_for_shorter_than_it_is():
+    """Its brightness beyond what T2 gives: that of a T1 shorter than the usual core's."""
+    usual, wet = (_drawn(core=core) for core in (0.0, 0.6))
+    gain = wet[:, T2F] / usual[:, T2F]
+    solid, mucinous = TISSUES.index("solid"), TISSUES.index("mucinous")
+    assert gain[solid] > 1.5 > gain[mucinous]
 
 
 def test_wet_oedema_is_at_least_so_bright_on_flair():

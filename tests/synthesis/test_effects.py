@@ -43,7 +43,7 @@ TUMOUR = (
     *("superficial", "even_spread", "fading", "effacement", "texture", "free_water", "wet_core"),
     *("protein", "hidden_on_t1", "small_core", "like_oedema"),
     *("large_core", "hidden_on_t2", "uneven_oedema", "dense_ring"),
-    "dim_on_flair",
+    *("dim_on_flair", "mild_on_t2"),
 )
 MOVES_LABELS = (
     *("midline_shift", "thin_ring", "multifocal", "butterfly", "infiltration", "resection"),
@@ -54,7 +54,7 @@ MOVES_NO_LABELS = (
     *("contrast", "regional", "surface", "hyperintensities", "protocol", "uneven_uptake"),
     *("texture", "free_water", "wet_core", "protein", "hidden_on_t1", "like_oedema"),
     *("falloff", "border", "hidden_on_t2", "uneven_oedema", "dense_ring", "own_sequence"),
-    *("dim_on_flair", "coverage"),
+    *("dim_on_flair", "coverage", "mild_on_t2"),
 )
 OUTLINE = "generous_outline"
 KEYS = [jax.random.fold_in(jax.random.key(11), number) for number in range(8)]
@@ -121,7 +121,7 @@ def test_at_probability_0_it_changes_nothing(draw, tidy, name):
     [
         *("faint", "specks", "haemorrhage", "cyst", "uneven_uptake"),
         *("texture", "free_water", "wet_core", "protein", "hidden_on_t1", "like_oedema"),
-        *("hidden_on_t2", "uneven_oedema", "dense_ring", "dim_on_flair"),
+        *("hidden_on_t2", "uneven_oedema", "dense_ring", "dim_on_flair", "mild_on_t2"),
     ],
 )
 def test_what_befalls_the_core_stays_there(draw, tidy, name):
@@ -222,7 +222,8 @@ def test_oedema_reaches_somewhere_however_large_the_core():
 
 
 @pytest.mark.parametrize(
-    ("name", "place"), [("hidden_on_t2", 2), ("own_sequence", 1), ("dim_on_flair", 3)]
+    ("name", "place"),
+    [("hidden_on_t2", 2), ("own_sequence", 1), ("dim_on_flair", 3), ("mild_on_t2", 2)],
 )
 def test_what_befalls_one_sequence_changes_no_other(draw, tidy, name, place):
     for key, before in zip(KEYS, tidy, strict=True):
