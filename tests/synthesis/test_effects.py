@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt
 
+from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.errors import UserError
 from gmmas_jax.synthesis.effects import PLAIN, Effect, Effects
 from gmmas_jax.synthesis.frame import Frame, whole_frame
 from gmmas_jax.synthesis.genotype import draw_genotype, resized
+from gmmas_jax.synthesis.remains import draw_dura
 from tests.synthesis.coarse_head import SPACING
 from tests.synthesis.conftest import NONE
 
@@ -295,6 +297,16 @@ def test_dura_darkens_the_surface_all_around_and_nothing_below(draw, tidy):
         assert np.isin(after["label"][before["label"] != after["label"]], (0, 2)).all()
     assert max(thick) < 0
     assert min(thick) < -0.2
+
+
+def test_dura_is_darkest_on_t2():
+    levels = []
+    for key in KEYS:
+        _, level = draw_dura(
+            key, jnp.zeros((1, 1, 1)), Frame(jnp.zeros(3), jnp.ones(3), (1, 1, 1)), _alone("dura")
+        )
+        levels.append(np.log(level))
+    assert np.argmin(np.mean(levels, 0)) == SEQUENCES.index("t2w")
 
 
 def test_signal_falls_off_toward_one_end_of_the_head(draw, tidy):
