@@ -1,7 +1,4 @@
-"""Every effect does what it is there for, alone; and a config's section becomes effects or says why
-not."""
-
-from pathlib import Path
+"""Every effect does what it is there for, alone."""
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +6,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt
 
-from gmmas_jax.cases.sequences import SEQUENCES
-from gmmas_jax.errors import UserError
-from gmmas_jax.synthesis.effects import PLAIN, Effect, Effects
+from gmmas_jax.synthesis.effects import Effect, Effects
 from gmmas_jax.synthesis.frame import Frame, whole_frame
 from gmmas_jax.synthesis.genotype import draw_genotype, resized
-from gmmas_jax.synthesis.remains import draw_dura
 from tests.synthesis.coarse_head import SPACING
 from tests.synthesis.conftest import NONE
 
@@ -299,16 +293,6 @@ def test_dura_darkens_the_surface_all_around_and_nothing_below(draw, tidy):
     assert min(thick) < -0.2
 
 
-def test_dura_is_darkest_on_t2():
-    levels = []
-    for key in KEYS:
-        _, level = draw_dura(
-            key, jnp.zeros((1, 1, 1)), Frame(jnp.zeros(3), jnp.ones(3), (1, 1, 1)), _alone("dura")
-        )
-        levels.append(np.log(level))
-    assert np.argmin(np.mean(levels, 0)) == SEQUENCES.index("t2w")
-
-
 def test_signal_falls_off_toward_one_end_of_the_head(draw, tidy):
     lost_at = set()
     for key, before in zip(KEYS, tidy, strict=True):
@@ -394,46 +378,6 @@ def test_texture_leaves_t1_more_even(draw, tidy):
     assert spread[:2].max() < 0.5 * spread[2:].min()
 
 
-def test_plain_is_a_part_of_the_full():
-    for name, plain in PLAIN._asdict().items():
-        full = getattr(Effects(), name)
-        # Tidy scans all have a field of bias, as all scans had: those patients stay as they were.
-        assert name == "bias" or plain.probability <= full.probability
-        assert plain.magnitude <= full.magnitude
-
-
-def test_a_config_section_becomes_effects():
-    values = {name: effect._asdict() for name, effect in PLAIN._asdict().items()}
-    assert Effects.of(values) == PLAIN
-    assert Effects.of(values | {"noise": {"probability": 0, "magnitude": 1}}).noise == (0.0, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"noise": {"probability": 1.2, "magnitude": 1}}, r"effects.noise is .*1.2.* from 0 to 1"),
-        ({"bias": {"probability": 0.5, "magnitude": -1}}, r"effects.bias is .*not negative"),
-        ({"bias": {"probability": 0.5, "magnitude": float("nan")}}, r"effects.bias is .*nan"),
-        ({"nois": {"probability": 0.5, "magnitude": 1}}, r"effects: nois; expected exactly"),
-        ({"noise": {"probability": 0.5}}, r"effects.noise is .*expected probability, magnitude"),
-        ({"noise": {"probability": "much", "magnitude": 1}}, r"effects.noise is .*much"),
-    ],
-)
-def test_a_wrong_config_section_says_what_is_wrong(change, message):
-    values = {name: effect._asdict() for name, effect in Effects()._asdict().items()}
-    with pytest.raises(UserError, match=message):
-        Effects.of(values | change)
-
-
-def test_a_missing_effect_is_named():
-    values = {name: effect._asdict() for name, effect in Effects()._asdict().items()}
-    del values["cyst"]
-    with pytest.raises(UserError, match="effects: cyst; expected exactly"):
-        Effects.of(values)
-    with pytest.raises(UserError, match="effects: 'cysts' is unknown"):
-        Effects().without("cysts")
-
-
 def test_fields_stay_finite_with_all_effects_at_once(draw):
     everything = Effects(*(Effect(1.0, effect.magnitude) for effect in Effects()))
     for key in KEYS[:4]:
@@ -441,17 +385,3 @@ def test_fields_stay_finite_with_all_effects_at_once(draw):
         assert np.isfinite(patient["image"]).all()
         assert patient["image"].min() == 0
         assert jnp.isin(patient["label"], jnp.arange(5)).all()
-
-
-def test_the_table_in_the_documentation_is_right():
-    page = (Path(__file__).parents[2] / "docs" / "reference" / "synthesis.md").read_text("utf-8")
-    cells = [[c.strip() for c in line.split("|")[1:5]] for line in page.splitlines() if "|" in line]
-    rows = {row[0].strip("`"): row[1:] for row in cells if row[0].startswith("`")}
-    assert list(rows) == list(Effects._fields)
-    for name, (probability, magnitude, plain) in rows.items():
-        assert (float(probability), float(magnitude)) == getattr(Effects(), name)
-        numbers = getattr(PLAIN, name)
-        if numbers.probability == 0:
-            assert plain == "–"
-        else:
-            assert tuple(map(float, plain.split(","))) == numbers
