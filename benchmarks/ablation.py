@@ -193,7 +193,9 @@ def measure(
     more: int,
     cases: int,
 ) -> Iterator[dict[str, Any]]:
-    """Trains and scores every variant; yields a row for each."""
+    """Trains and scores every variant; yields a row for each, and trains nothing for no variant."""
+    if not names:
+        return
     spacing = trainer.config["data"]["spacing_mm"]
     make = case_generator(anatomy, seed=SEED, spacing_mm=spacing)
     started = trainer.train(trainer.begin(), TIDY, steps=first)
