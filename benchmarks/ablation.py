@@ -247,6 +247,9 @@ def line(row: Mapping[str, Any]) -> str:
 def page(result: Mapping[str, Any]) -> str:
     """Writes the result as Markdown."""
     table = "\n".join(line(row) for row in result["rows"])
+    there = {row["effect"] for row in result["rows"]}
+    rest = ", ".join(f"`{name}`" for name in Effects._fields if name not in there)
+    not_measured = f"\nNot measured: {rest}.\n" if rest else ""
     return f"""# The generator's effects, one at a time, {result["date"]}
 
 A small network at 2 mm, {result["first"]} steps on tidy patients, then {result["more"]} with \
@@ -258,7 +261,7 @@ each: what other patients without any effect changed is chance.
 | effect | generated, beyond the range | WT TC ET | real | WT TC ET |
 | --- | --- | --- | --- | --- |
 {table}
-"""
+{not_measured}"""
 
 
 def main() -> None:
