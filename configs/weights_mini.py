@@ -118,7 +118,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train.update(steps=3_940, log_every=50, checkpoint_every=200, ema_decay=0.995)
     # Most brains in one window, in 3 GiB.
     config.inference.update(
-        window=(144, 176, 144), overlap=0.25, min_enhancing_ml=0.05, min_certain_ml=3.0
+        window=(144, 176, 144), overlap=0.25, min_enhancing_ml=0.5, min_certain_ml=3.0
     )
     if is_debug(arg):
         _shrink(config)
