@@ -22,7 +22,7 @@ from gmmas_jax.synthesis.anatomy import Anatomy, anatomy_affine, load_anatomy
 from gmmas_jax.synthesis.effects import PLAIN, Effects
 from gmmas_jax.synthesis.generator import generate
 
-GENERATOR = 6
+GENERATOR = 7
 """Raised when the same key and effects give another patient: those of before do not count."""
 
 EFFECTS = {"plain": PLAIN, "full": Effects()}

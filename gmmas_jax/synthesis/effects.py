@@ -121,6 +121,7 @@ class Effects(NamedTuple):
             heads. What the power of their fractions is raised by at most.
         mild_on_t2: Tumours that T2 shows less than FLAIR does, core and oedema alike. How like
             healthy tissue at most.
+        tubular_vessels: Vessels in sulci that are tubes, not sheets. Radius in mm at most.
     """
 
     thick_slices: Effect = Effect(0.5, 6.0)
@@ -179,6 +180,7 @@ class Effects(NamedTuple):
     full_head: Effect = Effect(0.8, 1.0)
     sharp_sulci: Effect = Effect(0.9, 3.0)
     mild_on_t2: Effect = Effect(0.7, 0.7)
+    tubular_vessels: Effect = Effect(0.85, 2.0)
 
     def without(self, *names: str) -> "Effects":
         """Returns the effects with some switched off.

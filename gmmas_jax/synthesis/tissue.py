@@ -13,6 +13,12 @@ from gmmas_jax.synthesis.frame import Frame
 _EFFACED = 1.6
 """How far from a tumour's centre sulci are pressed shut, in its radii."""
 
+_TUBES_MM = 5.0
+"""Lattice of the noise whose zeros the middles of tubular vessels are."""
+
+_SLOPE = 1.18
+"""Standard deviation of that noise's slope along an axis, per lattice spacing."""
+
 _AROUND_MM = 3.5
 """How deep the fluid between brain and skull reaches that a full head has not."""
 
@@ -55,6 +61,8 @@ def split_tissue(
     density = strength(2, "vessels")
     vessel = jax.nn.sigmoid((density - threads) / 0.02) * (fluid + 0.1 * grey)
     vessel = jnp.where(density > 0, vessel, 0.0)
+    k_tubes = jax.random.fold_in(jax.random.clone(k_vessel), 1)
+    vessel = with_tubes(k_tubes, vessel, grey, fluid, frame, effects)
     # Dura and sinuses lie at the border and beyond it.
     margin = (1.0 - brain) * (brain < 0.62)
     sinuses = strength(4, "sinuses") * (maps["veins"] + margin * (threads < 0.6)).clip(0.0, 1.0)
@@ -63,6 +71,41 @@ def split_tissue(
     vessel = jnp.maximum(vessel, jnp.maximum(sinuses, plexus)).clip(0.0, 1.0)
     keep = (1.0 - vessel) * inside
     return white * keep, grey * keep, fluid * keep, vessel * inside
+
+
+def with_tubes(
+    key: jax.Array,
+    vessel: jax.Array,
+    grey: jax.Array,
+    fluid: jax.Array,
+    frame: Frame,
+    effects: Effects,
+) -> jax.Array:
+    """Draws tubes in the fluid in place of the vessels that there are, where a head has them.
+
+    Where one noise is zero is a sheet, whose sections pass for thin rings of enhancement; where two
+    are, a tube.
+
+    Args:
+        key: Typed PRNG key.
+        vessel: [d h w] float32, the fraction of vessels.
+        grey: [d h w] float32, of grey matter.
+        fluid: [d h w] float32, of fluid.
+        frame: Of the fractions.
+        effects: Of which `tubular_vessels` counts.
+
+    Returns:
+        [d h w] float32, the fraction of vessels.
+    """
+    if effects.tubular_vessels.known_off:
+        return vessel
+    k_draw, *k_noise = jax.random.split(key, 3)
+    happens, amount = jax.random.uniform(k_draw, (2,))
+    one, other = (noise(k, frame, scale_mm=_TUBES_MM) for k in k_noise)
+    away_mm = jnp.hypot(one, other) * _TUBES_MM / _SLOPE
+    radius_mm = effects.tubular_vessels.magnitude * amount
+    tubes = jax.nn.sigmoid((radius_mm - away_mm) / 0.25) * (2.0 * fluid + 0.1 * grey).clip(0.0, 1.0)
+    return jnp.where(happens < effects.tubular_vessels.probability, tubes, vessel)
 
 
 def with_lesions(

@@ -32,6 +32,7 @@ BRAIN = (
     "dura",
     "full_head",
     "sharp_sulci",
+    "tubular_vessels",
 )
 TUMOUR = (
     *("midline_shift", "faint", "thin_ring", "solid_enhancement", "specks", "haemorrhage"),
@@ -58,7 +59,7 @@ KEYS = [jax.random.fold_in(jax.random.key(11), number) for number in range(8)]
 
 COARSE = whole_frame(SPACING)
 NEAR = Frame(jnp.array([-10.0, -30.0, 20.0]), jnp.ones(3), COARSE.shape)
-"""A patch of voxels of 1 mm: what a scanner does is too small for the coarse head's."""
+"""A patch of voxels of 1 mm: a scanner's doings and tubes are too small for the coarse head's."""
 
 
 @pytest.fixture(name="tidy", scope="module")
@@ -90,7 +91,7 @@ def test_every_effect_is_told_apart_here():
 @pytest.mark.parametrize("name", [name for name in Effects._fields if name != OUTLINE])
 def test_alone_at_probability_1_it_changes_the_image(draw, tidy, tidy_near, name):
     frame = COARSE
-    if name in SCANNER:
+    if name in (*SCANNER, "tubular_vessels"):
         frame, tidy = NEAR, tidy_near
     with_it = [draw(key, effects=_alone(name), frame=frame) for key in KEYS]
     share = np.mean(_changed(with_it, tidy, "image"))
