@@ -55,7 +55,7 @@ class Effects(NamedTuple):
             12 mm at 0.4.
         hyperintensities: Lesions of white matter that are no tumour. Share of the white matter
             beside the ventricles at most.
-        vessels: Enhancing vessels in sulci. Density at most.
+        vessels: Enhancing vessels in sulci, as sheets. Density at most.
         sinuses: Venous sinuses and dura left inside the mask. Their fraction at most.
         choroid_plexus: Enhancing plexus in the ventricles. Its fraction at most.
         mask: A brain mask too wide or too narrow. Error in mm at most.
@@ -121,7 +121,8 @@ class Effects(NamedTuple):
             heads. What the power of their fractions is raised by at most.
         mild_on_t2: Tumours that T2 shows less than FLAIR does, core and oedema alike. How like
             healthy tissue at most.
-        tubular_vessels: Vessels in sulci that are tubes, not sheets. Radius in mm at most.
+        tubular_vessels: Vessels in sulci that are tubes, in place of the sheets. Radius in mm at
+            most, on average.
     """
 
     thick_slices: Effect = Effect(0.5, 6.0)

@@ -69,7 +69,7 @@ def test_tubes_have_no_sections_that_are_rings():
         drawn = _tubes(1.0, effects=tubular, seed=seed) > 0.5
         filled = np.stack([binary_fill_holes(section) for section in drawn])
         assert filled.sum() <= 1.05 * drawn.sum()
-    # The widest of the six fill what tubes of a millimetre and a half would, and white matter none.
+    # The widest of the six fill about what tubes of 1 to 2 mm would, and white matter holds none.
     shares = [_tubes(1.0, effects=tubular, seed=seed).mean() for seed in range(6)]
     assert 0.02 < max(shares) < 0.15
     assert _tubes(0.0, effects=tubular).max() == 0
