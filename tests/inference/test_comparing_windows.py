@@ -20,10 +20,10 @@ AFTER = [row(0.7, 20.0), row(0.5, 8.0)]
 def test_a_change_is_that_of_the_same_case_and_of_regions_with_a_millilitre():
     change = gains(AFTER, BEFORE)
     assert change["WT"]["n"] == 2
-    assert change["WT"]["gain"] == pytest.approx(0.05)
+    assert change["WT"]["dice"] == pytest.approx(0.05)
     # The second case has 0.8 mL that enhances.
     assert change["ET"]["n"] == 1
-    assert change["ET"]["gain"] == pytest.approx(0.2)
+    assert change["ET"]["dice"] == pytest.approx(0.2)
     assert change["ET"]["ci95"] is None
 
 
