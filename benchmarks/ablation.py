@@ -131,6 +131,7 @@ class Trainer:
             foreground=data["foreground"],
             healthy=config["synthesis"]["healthy"],
             all_sequences=config["synthesis"]["all_sequences"],
+            shown=config["synthesis"]["shown"],
             tasks=config["objective"]["tasks"],
         )
         self._step = jax.jit(

@@ -46,6 +46,7 @@ def measure(
             foreground=data["foreground"],
             healthy=synthesis["healthy"],
             all_sequences=synthesis["all_sequences"],
+            shown=synthesis["shown"],
             effects=Effects.of(synthesis["effects"]),
             tasks=config["objective"]["tasks"],
         )

@@ -74,6 +74,7 @@ def base_config() -> ConfigDict:
             "synthesis": {
                 "healthy": 0.05,
                 "all_sequences": 0.5,
+                "shown": (0.5, 0.5, 0.5, 0.5),
                 "effects": {name: effect._asdict() for name, effect in Effects()._asdict().items()},
             },
             "augment": {

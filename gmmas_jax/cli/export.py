@@ -32,6 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="what kernels are stored as; bfloat16 halves the file (default float32)",
     )
+    parser.add_argument(
+        "--start-share",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="average with the weights that training began with, which get this share, such as "
+        "0.5: keeps more of what they could do that the new patients did not ask for (default 0)",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument(
         "--trained-on",
@@ -56,6 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.checkpoint,
         arguments.out,
         dtype=arguments.dtype,
+        start_share=arguments.start_share,
         overrides=overrides,
         trained_on=arguments.trained_on,
     )

@@ -166,6 +166,7 @@ def _generated_patients(config: Mapping[str, Any], workdir: Path) -> _Source:
         foreground=data["foreground"],
         healthy=synthesis["healthy"],
         all_sequences=synthesis["all_sequences"],
+        shown=synthesis["shown"],
         effects=effects,
         tasks=config["objective"]["tasks"],
     )

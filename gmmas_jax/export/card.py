@@ -28,7 +28,7 @@ def model_card(config: Mapping[str, Any], *, version: str, parameters: int) -> s
 
     Args:
         config: The whole config, with the section that `export.provenance` describes, `steps`,
-            `averaged` and `stored_as` in it.
+            `averaged`, `stored_as` and perhaps `start_share` in it.
         version: Of this program.
         parameters: Number of the network's parameters.
 
@@ -65,7 +65,8 @@ sequence standardised within the brain.
 {_size(data["patch"])} voxels, the whole brain at {_size(data["whole"])}; optimizer \
 {config["optimizer"]["name"]}, learning rate {config["optimizer"]["learning_rate"]:g}, seed \
 {config["seed"]}. The weights are \
-{"the moving average over training" if made["averaged"] else "those of the last step"}.{stored} \
+{"the moving average over training" if made["averaged"] else "those of the last step"}\
+{_mean(made)}.{stored} \
 `config.json` holds every other setting.
 
 ## Limits
@@ -113,6 +114,13 @@ def _begun(made: Mapping[str, Any]) -> str:
         f"Training began with weights{length} (sha256 {began['sha256'][:12]}…, trained on "
         f"{began['trained_on']}). "
     )
+
+
+def _mean(made: Mapping[str, Any]) -> str:
+    """Returns that the weights are a mean with those that training began with, if they are."""
+    if not (share := made.get("start_share")):
+        return ""
+    return f", averaged with the weights that training began with, at a share of {share:g}"
 
 
 def _class_table(made: Mapping[str, Any]) -> str:

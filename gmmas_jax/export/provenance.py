@@ -9,7 +9,8 @@ The section `provenance` is written by training into the run's config and so int
 
     begun_from: {"sha256", "trained_on", "steps"} of the weights it went on from, if any
 
-and gains `steps`, `averaged` and `stored_as` where the weights themselves are written.
+and gains `steps`, `averaged` and `stored_as` where the weights themselves are written, and
+`start_share` where they are a mean with the weights that training began with.
 """
 
 from collections.abc import Mapping, Sequence

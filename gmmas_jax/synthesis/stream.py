@@ -13,6 +13,7 @@ from jax.tree_util import Partial
 from gmmas_jax.augment.examples import Example, each_example
 from gmmas_jax.cases.sequences import SEQUENCES
 from gmmas_jax.cases.tasks import TASKS
+from gmmas_jax.errors import UserError
 from gmmas_jax.synthesis.anatomy import Anatomy
 from gmmas_jax.synthesis.effects import Effects
 from gmmas_jax.synthesis.frame import Frame
@@ -54,6 +55,7 @@ def make_generation(
     foreground: float,
     healthy: float,
     all_sequences: float,
+    shown: Sequence[float],
     effects: Effects,
     tasks: Sequence[str],
 ) -> Callable[[Array, Batch], dict[str, Any]]:
@@ -73,11 +75,21 @@ def make_generation(
         foreground: Share of the patches that are centred on tumour: a class that the patient has is
             drawn, then a place in it.
         healthy: Share of the patients without tumour.
-        all_sequences: Share of the examples that show all four; the others show any of the fifteen
-            subsets, equally often.
+        all_sequences: Share of the examples that show all four whatever `shown` says.
+        shown: Probability of each sequence, in the order of `SEQUENCES`, in the other examples;
+            drawn apart, and drawn again where none would be shown.
         effects: What makes scans hard.
         tasks: Names of `cases.tasks.TASKS`; what the generator does not know is unknown.
+
+    Raises:
+        UserError: If `shown` is not a probability for each sequence, or 0 for all.
     """
+    possible = len(shown) == len(SEQUENCES) and all(0 <= share <= 1 for share in shown)
+    if not possible or not any(shown):
+        raise UserError(
+            f"synthesis.shown is {tuple(shown)}; expected a probability for each of "
+            f"{', '.join(SEQUENCES)}, not all 0."
+        )
     make = functools.partial(
         generated_example,
         patch=patch,
@@ -86,6 +98,7 @@ def make_generation(
         foreground=foreground,
         healthy=healthy,
         all_sequences=all_sequences,
+        shown=shown,
         effects=effects,
         tasks=tasks,
     )
@@ -110,6 +123,7 @@ def generated_example(
     foreground: float,
     healthy: float,
     all_sequences: float,
+    shown: Sequence[float],
     effects: Effects,
     tasks: Sequence[str],
 ) -> Example:
@@ -131,7 +145,7 @@ def generated_example(
     start = _patch_start(k_patch, label, box, low, high, np.array(patch) * spacing_mm, foreground)
     frame = Frame(start + spacing_mm / 2, jnp.full(3, spacing_mm, jnp.float32), _three(patch))
     near, near_label = show(traits, anatomy, frame, effects)
-    shown = _shown(k_hide, all_sequences)
+    present = _present(k_hide, all_sequences, shown)
     known = {**traits.genotype.tasks(), "outcome": None}
     targets, valid = {}, {}
     for task in tasks:
@@ -146,9 +160,9 @@ def generated_example(
     extent = (high - low)[None]
     corners = jnp.stack([start, start + jnp.array(patch) * spacing_mm])
     return {
-        "image": jnp.where(shown > 0, standard(near), 0.0),
-        "present": shown,
-        "whole": jnp.where(shown > 0, standard(image), 0.0),
+        "image": jnp.where(present > 0, standard(near), 0.0),
+        "present": present,
+        "whole": jnp.where(present > 0, standard(image), 0.0),
         "box": (corners - low[None]) / extent,
         "label": near_label,
         "whole_label": label,
@@ -193,8 +207,9 @@ def _patch_start(
     return jnp.where(high - low < size, (low + high - size) / 2, start)
 
 
-def _shown(key: Array, all_sequences: float) -> Array:
-    """Draws the sequences that are shown, [4] float32."""
+def _present(key: Array, all_sequences: float, shown: Sequence[float]) -> Array:
+    """Draws the sequences that are shown, [4] float32; at least one."""
     k_all, k_subset = jax.random.split(key)
-    subset = jnp.asarray(_SUBSETS)[jax.random.randint(k_subset, (), 0, len(_SUBSETS))]
+    odds = np.where(_SUBSETS > 0, shown, 1 - np.asarray(shown)).prod(axis=1)
+    subset = jnp.asarray(_SUBSETS)[jax.random.choice(k_subset, len(odds), p=odds / odds.sum())]
     return jnp.where(jax.random.bernoulli(k_all, all_sequences), jnp.ones(len(SEQUENCES)), subset)

@@ -12,9 +12,10 @@ import pytest
 from gmmas_jax.cli import exporting, main
 from gmmas_jax.config import base_config, to_dict
 from gmmas_jax.export.shipped import verify
-from gmmas_jax.export.weights import load_weights
+from gmmas_jax.export.weights import load_weights, save_weights
 from tests.inference.tiny import tiny_weights
 
+OFFSET = 3.0
 STREAM = {"trained_on": "generated", "cases": 0, "patients": 0, "sites": ["synthetic"]}
 
 
@@ -103,6 +104,58 @@ def test_what_training_used_cannot_be_changed(run, tmp_path: Path, capsys):
     words[-1] = "--config.inference.overlapp=0.5"
     assert main(words) == 2
     assert "Did you mean inference.overlap?" in capsys.readouterr().err
+
+
+def _begun(config: dict[str, Any], folder: Path, **changes: Any) -> None:
+    """Writes weights, all larger by `OFFSET`, and records that training began with them."""
+    start = jax.tree.map(lambda value: value + OFFSET, dict(tiny_weights().params))
+    sha256 = save_weights(folder, start, {}, tiny_weights().config, "card")
+    config["train"]["weights"] = str(folder)
+    began = {"sha256": sha256, "trained_on": "generated", "steps": 7} | changes
+    config["provenance"] = config["provenance"] | {"begun_from": began}
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_a_mean_with_the_weights_that_training_began_with(run, tmp_path: Path, share: float):
+    folder, config, _ = run
+    _begun(config, tmp_path / "start")
+    out = tmp_path / "out"
+    assert main(["export", str(folder), "--out", str(out), "--start-share", str(share)]) == 0
+    weights = load_weights(out)
+    verify(out)
+    assert weights.config["provenance"]["start_share"] == share
+    assert f"at a share of {share:g}" in (out / "model_card.md").read_text()
+    for a, b in zip(
+        jax.tree.leaves(weights.params), jax.tree.leaves(tiny_weights().params), strict=True
+    ):
+        np.testing.assert_allclose(a, b + share * OFFSET, rtol=1e-6, atol=1e-6)
+
+
+def test_a_mean_needs_the_weights_that_training_began_with(run, tmp_path: Path, capsys):
+    folder, config, _ = run
+    words = ["export", str(folder), "--out", str(tmp_path / "out"), "--start-share"]
+    for share in ("1", "-0.5"):
+        assert main([*words, share]) == 2
+        assert "expected a number from 0 to below 1" in capsys.readouterr().err
+    assert main([*words, "0.5"]) == 2
+    assert "began with random weights" in capsys.readouterr().err
+    _begun(config, tmp_path / "start", sha256="0" * 64)
+    assert main([*words, "0.5"]) == 2
+    assert "began with weights of sha256 000000000000" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "start")
+    assert main([*words, "0.5"]) == 2
+    assert "expected a folder of weights" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mean_has_no_running_statistics(run, tmp_path: Path, monkeypatch, capsys):
+    folder, config, _ = run
+    _begun(config, tmp_path / "start")
+    variables = {"params": tiny_weights().params, "batch_stats": {"norm": np.ones(3)}}
+    monkeypatch.setattr(exporting, "load_for_inference", lambda *_: (variables, {"config": config}))
+    words = ["export", str(folder), "--out", str(tmp_path / "out"), "--start-share", "0.5"]
+    assert main(words) == 2
+    assert "has batch norm" in capsys.readouterr().err
 
 
 def test_no_checkpoint_is_told(tmp_path: Path, capsys):

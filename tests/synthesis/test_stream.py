@@ -14,8 +14,9 @@ import pytest
 from jax.tree_util import Partial
 
 from gmmas_jax.cases.tasks import TASKS
+from gmmas_jax.errors import UserError
 from gmmas_jax.synthesis.effects import PLAIN
-from gmmas_jax.synthesis.stream import _shown, counters, make_generation
+from gmmas_jax.synthesis.stream import _present, counters, make_generation
 from gmmas_jax.train.step import _as_tree, widen
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,7 @@ SETTINGS = {
     "foreground": 1.0,
     "healthy": 0.25,
     "all_sequences": 0.5,
+    "shown": (0.5, 0.5, 0.5, 0.5),
     "effects": PLAIN,
     "tasks": ("idh", "histology", "outcome"),
 }
@@ -58,12 +60,32 @@ def test_a_later_start_is_the_rest_of_the_same_stream():
 
 def test_sequences_are_drawn_as_said():
     keys = jax.random.split(jax.random.key(0), 6000)
-    shown = np.asarray(jax.jit(jax.vmap(lambda key: _shown(key, 0.4)))(keys))
-    codes = (shown @ [1, 2, 4, 8]).astype(int)
+    present = np.asarray(jax.jit(jax.vmap(lambda key: _present(key, 0.4, (0.5,) * 4)))(keys))
+    codes = (present @ [1, 2, 4, 8]).astype(int)
     shares = np.bincount(codes, minlength=16) / len(codes)
     assert shares[0] == 0
     np.testing.assert_allclose(shares[1:15], 0.6 / 15, atol=0.012)
     assert shares[15] == pytest.approx(0.4 + 0.6 / 15, abs=0.025)
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ((0.4, 0.0, 0.8, 1.0), (0.4, 0.0, 0.8, 1.0)),
+        # Nothing would be shown in 0.6 x 0.2 of the draws, which are repeated.
+        ((0.4, 0.0, 0.8, 0.0), (0.4 / 0.88, 0.0, 0.8 / 0.88, 0.0)),
+    ],
+)
+def test_each_sequence_has_a_probability_of_its_own(shown, expected):
+    keys = jax.random.split(jax.random.key(1), 6000)
+    present = jax.jit(jax.vmap(lambda key: _present(key, 0.0, shown)))(keys)
+    np.testing.assert_allclose(np.mean(present, 0), expected, atol=0.025)
+
+
+@pytest.mark.parametrize("shown", [(0.5, 0.5, 0.5), (0.5, 0.5, 0.5, 1.5), (0.0,) * 4])
+def test_impossible_probabilities_are_refused_by_name(anatomy, shown):
+    with pytest.raises(UserError, match=r"synthesis\.shown is .* t1n, t1c, t2w, t2f"):
+        make_generation(anatomy, **SETTINGS | {"shown": shown})
 
 
 def test_fields_and_shapes_are_those_of_a_store(anatomy):
