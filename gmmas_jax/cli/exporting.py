@@ -81,8 +81,8 @@ def _with_start(
     """
     if not 0 < share < 1:
         raise UserError(f"--start-share is {share:g}; expected a number from 0 to below 1.")
-    began, name = config[SECTION].get("begun_from"), config["train"]["weights"]
-    if not began or not name:
+    began = config[SECTION].get("begun_from")
+    if not began:
         raise UserError(
             "--start-share: this run began with random weights, and a mean with those is no "
             "network. Leave the option out."
@@ -92,6 +92,7 @@ def _with_start(
             "--start-share: this network has batch norm, whose running statistics would be wrong "
             "for a mean of two networks. Leave the option out."
         )
+    name = config["train"]["weights"]
     start = open_weights(name)
     if start.sha256 != began["sha256"]:
         raise UserError(
